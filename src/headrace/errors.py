@@ -1,0 +1,388 @@
+"""Every error of Headrace: class, code, HTTP status and text, in one tree.
+
+An error is a statement with named fields: ``raise ImageNotFound(image_id=image_id)``.  It is raised
+in service/, db/, stores/ and transfer/, and caught in two places: api/app.py turns it into an HTTP
+answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error answer carries
+``X-Headrace-Error: <code>``, from which the client raises the same class again; codes never change.
+
+    Error                            500  headrace.error
+    ├── BadRequest                   400  request.bad
+    │   ├── InvalidBody              400  request.invalid_body
+    │   ├── InvalidProperty          400  request.invalid_property
+    │   ├── InvalidQuery             400  request.invalid_query
+    │   ├── MarkerNotFound           400  request.marker_not_found
+    │   ├── InvalidPatch             400  request.invalid_patch
+    │   ├── InvalidLocation          400  image.invalid_location
+    │   ├── SizeMismatch             400  upload.size_mismatch
+    │   ├── FormatsNotSet            400  upload.formats_not_set
+    │   └── UploadIncomplete         400  upload.incomplete
+    ├── Unauthenticated              401  access.unauthenticated
+    ├── Forbidden                    403  access.forbidden
+    │   ├── RemoteWithoutAuth        403  access.remote_without_auth
+    │   ├── ImageProtected           403  image.protected
+    │   ├── PropertyReadOnly         403  image.property_read_only
+    │   ├── PropertyReserved         403  image.property_reserved
+    │   └── FormatFrozen             403  image.format_frozen
+    ├── NotFound                     404  resource.not_found
+    │   ├── ImageNotFound            404  image.not_found
+    │   └── StoreNotFound            404  store.not_found
+    ├── MethodNotAllowed             405  request.method_not_allowed
+    ├── RequestTimeout               408  request.timeout
+    ├── Conflict                     409  resource.conflict
+    │   ├── ImageExists              409  image.exists
+    │   ├── StatusConflict           409  image.status_conflict
+    │   ├── PropertyExists           409  image.property_exists
+    │   ├── PropertyMissing          409  image.property_missing
+    │   └── DataExists               409  store.data_exists
+    ├── ImageGone                    410  image.gone
+    ├── TooLarge                     413  request.too_large
+    │   ├── ImageTooLarge            413  upload.image_too_large
+    │   ├── QuotaExceeded            413  quota.exceeded
+    │   └── StoreFull                413  store.full
+    ├── UnsupportedMediaType         415  request.unsupported_media_type
+    │   ├── FormatMismatch           415  upload.format_mismatch
+    │   └── UnsafeImage              415  upload.unsafe_image
+    ├── RangeNotSatisfiable          416  download.range_not_satisfiable
+    ├── HeaderTooLarge               431  request.header_too_large
+    ├── NotYetSupported              501  headrace.not_yet_supported
+    ├── ServiceUnavailable           503  service.unavailable
+    │   └── StoreUnwritable          503  store.unwritable
+    ├── StoreCorrupt                 500  store.corrupt
+    ├── TransferError                500  transfer.failed
+    │   ├── PeerGone                 499  transfer.peer_gone
+    │   ├── PeerStalled              408  transfer.peer_stalled
+    │   └── FileTruncated            500  transfer.file_truncated
+    ├── ConfigurationError           500  configuration.invalid
+    │   └── DatabaseTooOld           500  database.too_old
+    └── ClientError                  500  client.error          (raised by client/ and cli/ only)
+        ├── UsageError               400  client.usage
+        ├── ConnectionFailed         503  client.connection_failed
+        └── DataCorrupt              500  client.data_corrupt
+"""
+
+from typing import ClassVar
+
+
+class Error(Exception):
+    """Base of all errors; ``fields`` fill the class's ``text``, ``detail`` replaces it.
+
+    ``detail`` is for an error that came from elsewhere with a text of its own, such as an answer
+    of another Image API server.
+    """
+
+    code: ClassVar[str] = "headrace.error"
+    status: ClassVar[int] = 500
+    text: ClassVar[str] = "internal error"
+
+    def __init__(self, detail: str | None = None, /, **fields: object) -> None:
+        self.fields = fields
+        super().__init__(detail if detail is not None else self.text.format(**fields))
+
+
+class BadRequest(Error):
+    code = "request.bad"
+    status = 400
+    text = "bad request: {reason}"
+
+
+class InvalidBody(BadRequest):
+    code = "request.invalid_body"
+    text = "invalid request body: {reason}"
+
+
+class InvalidProperty(BadRequest):
+    code = "request.invalid_property"
+    text = "invalid value for property {name}: {reason}"
+
+
+class InvalidQuery(BadRequest):
+    code = "request.invalid_query"
+    text = "invalid query parameter {name}: {reason}"
+
+
+class MarkerNotFound(BadRequest):
+    code = "request.marker_not_found"
+    text = "marker {marker} is not the id of an image"
+
+
+class InvalidPatch(BadRequest):
+    code = "request.invalid_patch"
+    text = "invalid patch: {reason}"
+
+
+class InvalidLocation(BadRequest):
+    code = "image.invalid_location"
+    text = "invalid location"
+
+
+class SizeMismatch(BadRequest):
+    code = "upload.size_mismatch"
+    text = "the image was announced with {announced} bytes but has {received}"
+
+
+class FormatsNotSet(BadRequest):
+    code = "upload.formats_not_set"
+    text = "disk_format and container_format of image {image_id} must be set before its data"
+
+
+class UploadIncomplete(BadRequest):
+    code = "upload.incomplete"
+    text = "the body ended before its end: {reason}"
+
+
+class Unauthenticated(Error):
+    code = "access.unauthenticated"
+    status = 401
+    text = "authentication required"
+
+
+class Forbidden(Error):
+    code = "access.forbidden"
+    status = 403
+    text = "not permitted: {reason}"
+
+
+class RemoteWithoutAuth(Forbidden):
+    code = "access.remote_without_auth"
+    text = "without authentication only this machine is served ({reason}); see unauthenticated_ok"
+
+
+class ImageProtected(Forbidden):
+    code = "image.protected"
+    text = "image {image_id} is protected and cannot be deleted"
+
+
+class PropertyReadOnly(Forbidden):
+    code = "image.property_read_only"
+    text = "property {name} is read-only"
+
+
+class PropertyReserved(Forbidden):
+    code = "image.property_reserved"
+    text = "property {name} is reserved"
+
+
+class FormatFrozen(Forbidden):
+    code = "image.format_frozen"
+    text = "property {name} can only be changed while the image is queued"
+
+
+class NotFound(Error):
+    code = "resource.not_found"
+    status = 404
+    text = "not found"
+
+
+class ImageNotFound(NotFound):
+    code = "image.not_found"
+    text = "image {image_id} not found"
+
+
+class StoreNotFound(NotFound):
+    code = "store.not_found"
+    text = "store {store} not found"
+
+
+class MethodNotAllowed(Error):
+    code = "request.method_not_allowed"
+    status = 405
+    text = "method not allowed"
+
+
+class RequestTimeout(Error):
+    code = "request.timeout"
+    status = 408
+    text = "the request took too long to arrive"
+
+
+class Conflict(Error):
+    code = "resource.conflict"
+    status = 409
+    text = "conflict: {reason}"
+
+
+class ImageExists(Conflict):
+    code = "image.exists"
+    text = "an image with id {image_id} exists or existed"
+
+
+class StatusConflict(Conflict):
+    code = "image.status_conflict"
+    text = "image {image_id} is {status}, not {expected}"
+
+
+class PropertyExists(Conflict):
+    code = "image.property_exists"
+    text = "property {name} already exists"
+
+
+class PropertyMissing(Conflict):
+    code = "image.property_missing"
+    text = "property {name} does not exist"
+
+
+class DataExists(Conflict):
+    code = "store.data_exists"
+    text = "the store already holds data for image {image_id}"
+
+
+class ImageGone(Error):
+    code = "image.gone"
+    status = 410
+    text = "image {image_id} was deleted while its data arrived"
+
+
+class TooLarge(Error):
+    code = "request.too_large"
+    status = 413
+    text = "too large: {reason}"
+
+
+class ImageTooLarge(TooLarge):
+    code = "upload.image_too_large"
+    text = "the image is larger than image_size_cap allows ({cap} bytes)"
+
+
+class QuotaExceeded(TooLarge):
+    code = "quota.exceeded"
+    text = "{quota} is {limit}, {wanted} asked for"
+
+
+class StoreFull(TooLarge):
+    code = "store.full"
+    text = "the store has no room for the image"
+
+
+class UnsupportedMediaType(Error):
+    code = "request.unsupported_media_type"
+    status = 415
+    text = "unsupported media type {content_type}; supported: {supported}"
+
+
+class FormatMismatch(UnsupportedMediaType):
+    code = "upload.format_mismatch"
+    text = "the data is {detected}, not {declared} as disk_format says"
+
+
+class UnsafeImage(UnsupportedMediaType):
+    code = "upload.unsafe_image"
+    text = "the image failed a safety check: {reason}"
+
+
+class RangeNotSatisfiable(Error):
+    code = "download.range_not_satisfiable"
+    status = 416
+    text = "range {range} cannot be satisfied for {size} bytes"
+
+
+class HeaderTooLarge(Error):
+    code = "request.header_too_large"
+    status = 431
+    text = "header {name} is longer than {limit}"
+
+
+class NotYetSupported(Error):
+    code = "headrace.not_yet_supported"
+    status = 501
+    text = "{feature} is not supported yet"
+
+
+class ServiceUnavailable(Error):
+    code = "service.unavailable"
+    status = 503
+    text = "service unavailable: {reason}"
+
+
+class StoreUnwritable(ServiceUnavailable):
+    code = "store.unwritable"
+    text = "the store may not be written"
+
+
+class StoreCorrupt(Error):
+    code = "store.corrupt"
+    text = "the data of image {image_id} is not what was stored: {reason}"
+
+
+class TransferError(Error):
+    """The bytes stopped; ``moved`` of the fields says after how many."""
+
+    code = "transfer.failed"
+    text = "the transfer stopped: {reason}"
+
+
+class PeerGone(TransferError):
+    code = "transfer.peer_gone"
+    status = 499  # nginx's "client closed request"; nobody is left to read it
+    text = "the peer closed the connection after {moved} bytes"
+
+
+class PeerStalled(TransferError):
+    code = "transfer.peer_stalled"
+    status = 408
+    text = "the peer moved nothing for {seconds} s, after {moved} bytes"
+
+
+class FileTruncated(TransferError):
+    code = "transfer.file_truncated"
+    text = "the file ended {missing} bytes early"
+
+
+class ConfigurationError(Error):
+    code = "configuration.invalid"
+    text = "invalid configuration: {reason}"
+
+
+class DatabaseTooOld(ConfigurationError):
+    code = "database.too_old"
+    text = "the database is at revision {revision}; run glance-manage db sync of 2024.1 or newer"
+
+
+class ClientError(Error):
+    code = "client.error"
+    text = "{reason}"
+
+
+class UsageError(ClientError):
+    code = "client.usage"
+    status = 400
+    text = "{reason}"
+
+
+class ConnectionFailed(ClientError):
+    code = "client.connection_failed"
+    status = 503
+    text = "cannot reach {url}: {reason}"
+
+
+class DataCorrupt(ClientError):
+    code = "client.data_corrupt"
+    text = "the data received does not match {algorithm} {expected}: it is {actual}"
+
+
+def tree(root: type[Error] = Error) -> list[type[Error]]:
+    """Every error class, parents before children."""
+    return [root] + [found for child in root.__subclasses__() for found in tree(child)]
+
+
+_BY_CODE = {error.code: error for error in tree()}
+_BY_STATUS: dict[int, type[Error]] = {
+    400: BadRequest,
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    405: MethodNotAllowed,
+    408: RequestTimeout,
+    409: Conflict,
+    410: ImageGone,
+    413: TooLarge,
+    415: UnsupportedMediaType,
+    416: RangeNotSatisfiable,
+    431: HeaderTooLarge,
+    503: ServiceUnavailable,
+}
+
+
+def from_answer(code: str | None, status: int, detail: str) -> Error:
+    """The error an HTTP answer stands for: by its code, else by its status (a Glance server)."""
+    cls = _BY_CODE.get(code or "") or _BY_STATUS.get(status, Error)
+    return cls(detail)

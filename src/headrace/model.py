@@ -1,0 +1,143 @@
+"""The nouns of the service as values: no I/O, no SQL, no HTTP."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+MIB = 1 << 20
+
+_IMAGE_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def is_image_id(text: str) -> bool:
+    """Whether ``text`` has the form of an image id (a UUID with hyphens, either case)."""
+    return _IMAGE_ID.fullmatch(text) is not None
+
+
+class Status(StrEnum):
+    """States of an image (contract §2.1)."""
+
+    QUEUED = "queued"
+    SAVING = "saving"
+    UPLOADING = "uploading"
+    IMPORTING = "importing"
+    ACTIVE = "active"
+    DEACTIVATED = "deactivated"
+    KILLED = "killed"
+    PENDING_DELETE = "pending_delete"
+    DELETED = "deleted"
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset(
+        {Status.SAVING, Status.UPLOADING, Status.IMPORTING, Status.ACTIVE, Status.DELETED}
+    ),
+    Status.SAVING: frozenset({Status.ACTIVE, Status.QUEUED, Status.KILLED, Status.DELETED}),
+    Status.UPLOADING: frozenset({Status.IMPORTING, Status.QUEUED, Status.DELETED}),
+    Status.IMPORTING: frozenset({Status.ACTIVE, Status.QUEUED, Status.DELETED}),
+    Status.ACTIVE: frozenset({Status.DEACTIVATED, Status.PENDING_DELETE, Status.DELETED}),
+    Status.DEACTIVATED: frozenset({Status.ACTIVE, Status.DELETED}),
+    Status.PENDING_DELETE: frozenset({Status.DELETED, Status.ACTIVE}),
+    Status.KILLED: frozenset({Status.DELETED}),
+    Status.DELETED: frozenset(),
+}
+
+
+class Visibility(StrEnum):
+    PRIVATE = "private"
+    PUBLIC = "public"
+    SHARED = "shared"
+    COMMUNITY = "community"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a copy of the data lies: a URL and what the store noted beside it."""
+
+    url: str
+    metadata: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image's record (contract §1.2); sizes in bytes, times in naive UTC."""
+
+    id: str
+    status: Status = Status.QUEUED
+    name: str | None = None
+    visibility: Visibility = Visibility.SHARED
+    owner: str | None = None
+    protected: bool = False
+    os_hidden: bool = False
+    size: int | None = None
+    virtual_size: int | None = None
+    checksum: str | None = None
+    os_hash_algo: str | None = None
+    os_hash_value: str | None = None
+    container_format: str | None = None
+    disk_format: str | None = None
+    min_disk: int = 0
+    min_ram: int = 0
+    tags: frozenset[str] = frozenset()
+    properties: dict[str, str] = field(default_factory=dict)
+    locations: tuple[Location, ...] = ()
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Whose eyes a lookup is made with; an administrator sees everything."""
+
+    project_id: str | None = None
+    is_admin: bool = False
+
+
+class Op(StrEnum):
+    """Comparison of a list filter."""
+
+    EQ = "eq"
+    NEQ = "neq"
+    GT = "gt"
+    GTE = "gte"
+    LT = "lt"
+    LTE = "lte"
+    IN = "in"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One condition on a column of images, its value already of the column's type."""
+
+    column: str
+    op: Op
+    value: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageQuery:
+    """What a list of images asks for (contract §1.3).
+
+    ``sort`` holds (column, descending) pairs, without the tie-breakers created_at and id, which
+    every list gets.  ``visibility`` is None, a Visibility, or "all".  ``properties`` are equality
+    conditions on custom properties.  ``member_status`` is pending, accepted, rejected or all.
+    """
+
+    limit: int = 25
+    marker: str | None = None
+    sort: tuple[tuple[str, bool], ...] = (("created_at", True),)
+    filters: tuple[Filter, ...] = ()
+    properties: dict[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    visibility: str | None = None
+    member_status: str = "accepted"
+    os_hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePage:
+    """One page of a list; ``full`` says that there may be another after it."""
+
+    images: list[Image]
+    full: bool

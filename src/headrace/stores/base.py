@@ -1,0 +1,68 @@
+"""What every store is: somewhere image data is written once, read many times, deleted."""
+
+from typing import Protocol
+
+from headrace.transfer.engine import FileSink
+from headrace.transfer.extent import Extent
+
+
+class Writer(Protocol):
+    """Data on its way into a store; nobody sees it before ``commit``.
+
+    Ends by exactly one of ``commit`` and ``abort``; ``abort`` after either is harmless, so that a
+    ``finally`` or an error path may always call it.
+    """
+
+    @property
+    def sink(self) -> FileSink:
+        """Where the bytes go: a regular file, from offset 0."""
+        ...
+
+    def commit(self) -> str:
+        """Make the data durable and visible under its name; returns its location URL.
+
+        Raises DataExists when the name is taken (never replaces), StoreFull, StoreUnwritable.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Forget the data; nothing is left in the store."""
+        ...
+
+
+class Store(Protocol):
+    """A store; safe to use from many threads and processes at once."""
+
+    @property
+    def id(self) -> str:
+        """The store's identifier, as in ``enabled_backends``."""
+        ...
+
+    def create(self, image_id: str, size: int | None) -> Writer:
+        """Begin to write ``size`` bytes (None: unknown) of an image.
+
+        Raises DataExists, StoreFull (also when ``size`` cannot fit), StoreUnwritable.
+        """
+        ...
+
+    def open(self, url: str) -> Extent:
+        """The whole data at a location of this store.
+
+        Raises NotFound when there is none.
+        """
+        ...
+
+    def delete(self, url: str) -> None:
+        """Remove the data at a location; raises NotFound when there is none."""
+        ...
+
+    def url(self, image_id: str) -> str:
+        """The location URL that ``create(image_id, …).commit()`` returns."""
+        ...
+
+    def sweep(self) -> int:
+        """Remove what crashed writers left behind, and nothing that a live one is writing.
+
+        Returns how many leftovers were removed.
+        """
+        ...

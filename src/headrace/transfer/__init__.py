@@ -1,0 +1,1 @@
+"""The data plane: file descriptors in, bytes moved, standard library only."""
