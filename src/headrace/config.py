@@ -1,0 +1,212 @@
+"""Every setting of Headrace, one row each, as oslo.config options.
+
+Names, groups and defaults are those of ``glance-api.conf`` wherever Glance has the same thing, so an
+operator's file is read as it is; what only Headrace has lies in the group ``[headrace]``.  Options
+of a file that Headrace does not know are ignored.  Each may also be set in the environment as
+``OS_<GROUP>__<OPTION>`` (oslo.config's own convention).
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from oslo_config import cfg
+
+from headrace import errors
+
+CONTAINER_FORMATS = ["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"]
+DISK_FORMATS = [
+    "ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop",
+]  # fmt: skip
+
+
+def default_state_dir() -> str:
+    """Where state lives unless told otherwise: /var/lib as root, the XDG state home otherwise."""
+    if os.geteuid() == 0:
+        return "/var/lib/headrace"
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(home, "headrace")
+
+
+OPTIONS: dict[str, list[cfg.Opt]] = {
+    "DEFAULT": [
+        cfg.IntOpt(
+            "image_size_cap", default=1 << 40, min=1, help="Largest image accepted, in bytes."
+        ),
+        cfg.StrOpt(
+            "hashing_algorithm",
+            default="sha512",
+            help="Algorithm of os_hash_value, by its hashlib name. sha256 is the cheapest on "
+            "processors with SHA extensions.",
+        ),
+        cfg.IntOpt(
+            "limit_param_default", default=25, min=1, help="Images in a page unless asked for."
+        ),
+        cfg.IntOpt("api_limit_max", default=1000, min=1, help="Most images in a page."),
+        cfg.IntOpt(
+            "image_property_quota",
+            default=128,
+            help="Most custom properties of an image; negative: no limit.",
+        ),
+        cfg.IntOpt(
+            "image_tag_quota", default=128, help="Most tags of an image; negative: no limit."
+        ),
+        cfg.URIOpt(
+            "public_endpoint",
+            schemes=["http", "https"],
+            help="Base of the links in the versions document; the request's own address when unset.",
+        ),
+        cfg.IntOpt(
+            "max_request_id_length",
+            default=64,
+            min=1,
+            help="Longest X-Openstack-Request-Id accepted from a caller.",
+        ),
+        cfg.BoolOpt("debug", default=False, help="Log at level DEBUG."),
+    ],
+    "database": [
+        cfg.StrOpt(
+            "connection",
+            secret=True,
+            help="SQLAlchemy URL of the database; SQLite in the state directory when unset.",
+        ),
+    ],
+    "glance_store": [
+        cfg.StrOpt(
+            "filesystem_store_datadir",
+            help="Directory of the image files; 'images' in the state directory when unset.",
+        ),
+        cfg.StrOpt(
+            "filesystem_store_file_perm",
+            default="0",
+            help="Octal mode of image files, such as 0640 for a front end that reads them; "
+            "0 leaves it to the umask.",
+        ),
+    ],
+    "image_format": [
+        cfg.ListOpt(
+            "container_formats", default=CONTAINER_FORMATS, help="Container formats accepted."
+        ),
+        cfg.ListOpt("disk_formats", default=DISK_FORMATS, help="Disk formats accepted."),
+        cfg.ListOpt(
+            "vmdk_allowed_types",
+            default=["streamOptimized", "monolithicSparse"],
+            help="VMDK sub-types accepted.",
+        ),
+        cfg.BoolOpt(
+            "require_image_format_match",
+            default=True,
+            help="Refuse data whose detected format is not the disk_format declared.",
+        ),
+        cfg.ListOpt(
+            "gpt_safety_checks_nonfatal",
+            default=[],
+            help="Names of GPT safety checks whose failure is tolerated.",
+        ),
+    ],
+    "healthcheck": [
+        cfg.StrOpt(
+            "disable_by_file_path",
+            default="/etc/glance/healthcheck_disable",
+            help="While this file exists, /healthcheck answers 503.",
+        ),
+    ],
+    "headrace": [
+        cfg.StrOpt(
+            "state_dir",
+            default="",
+            sample_default="/var/lib/headrace",
+            help="Directory of the database and the images of a server that runs alone; when "
+            "unset, /var/lib/headrace as root and $XDG_STATE_HOME/headrace otherwise.",
+        ),
+        cfg.StrOpt(
+            "auth_strategy",
+            default="none",
+            choices=["none"],
+            help="Who may do what. With 'none' everybody is an administrator, so only this "
+            "machine is served.",
+        ),
+        cfg.BoolOpt(
+            "unauthenticated_ok",
+            default=False,
+            help="Serve other machines without authentication. Anybody who reaches the port may "
+            "then read, replace and delete every image.",
+        ),
+        cfg.BoolOpt(
+            "sendfile",
+            default=True,
+            help="Move bytes by sendfile, splice and copy_file_range; off: by copying. The "
+            "environment variable HEADRACE_SENDFILE=off does the same.",
+        ),
+        cfg.StrOpt(
+            "legacy_checksum",
+            default="inline",
+            choices=["inline", "off"],
+            help="Whether the MD5 checksum is computed with every upload. 'off' makes uploads "
+            "cheaper; images then have no checksum, only os_hash_value.",
+        ),
+        cfg.FloatOpt(
+            "stall_timeout",
+            default=60.0,
+            min=1.0,
+            help="Seconds for which a peer may move no byte before its transfer is given up.",
+        ),
+        cfg.FloatOpt(
+            "upload_lease",
+            default=60.0,
+            min=3.0,
+            help="Seconds after the last heartbeat of a worker on another machine when its "
+            "unfinished uploads go back to queued.",
+        ),
+        cfg.IntOpt(
+            "threads",
+            default=64,
+            min=1,
+            help="Requests one worker of the embedded server handles at a time.",
+        ),
+    ],
+}
+
+
+def load(
+    files: Sequence[str | os.PathLike[str]] = (),
+    overrides: Mapping[tuple[str, str], object] | None = None,
+) -> cfg.ConfigOpts:
+    """The settings from ``files`` (later ones win), the environment and ``overrides``.
+
+    ``overrides`` maps (group, option) to a value, as a command line sets them.  Raises
+    ConfigurationError when a file is missing or a value invalid.
+    """
+    conf = cfg.ConfigOpts()
+    for group, options in OPTIONS.items():
+        conf.register_opts(options, group=None if group == "DEFAULT" else group)
+    names = [str(Path(file)) for file in files]
+    try:
+        conf(args=[], project="headrace", default_config_files=names, default_config_dirs=[])
+        for (group, name), value in (overrides or {}).items():
+            conf.set_override(name, value, group=None if group == "DEFAULT" else group)
+        for group, options in OPTIONS.items():
+            for option in options:
+                _value(conf, group, option.dest)
+    except (cfg.Error, ValueError) as error:
+        raise errors.ConfigurationError(reason=str(error)) from error
+    return conf
+
+
+def _value(conf: cfg.ConfigOpts, group: str, name: str) -> object:
+    return conf[name] if group == "DEFAULT" else conf[group][name]
+
+
+def state_dir(conf: cfg.ConfigOpts) -> str:
+    """The state directory in force, absolute."""
+    return os.path.abspath(conf.headrace.state_dir or default_state_dir())
+
+
+def database_url(conf: cfg.ConfigOpts) -> str:
+    """The database's URL in force."""
+    return conf.database.connection or f"sqlite:///{state_dir(conf)}/headrace.db"
+
+
+def image_dir(conf: cfg.ConfigOpts) -> str:
+    """The directory of the image files in force."""
+    return conf.glance_store.filesystem_store_datadir or os.path.join(state_dir(conf), "images")
