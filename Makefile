@@ -1,0 +1,70 @@
+# Two commands to know: `make demo` and `make test`.  `make` alone lists the rest.
+# PYTHON=… names the Python to use; without it the newest suitable one on PATH is taken.
+
+PYTHON =
+ARGS =
+bin = .venv/bin
+pytest = $(bin)/python -m pytest
+parallel = --numprocesses 2 --dist loadfile
+
+.PHONY: help demo serve test test-fast test-long check bench docs lock clean components
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; \
+	do printf '%-18s %s\n' "$$target" "$$what"; done
+
+demo: .venv/.ready ## see it work: a real image up and down, verified, and what it costs
+	@$(bin)/python -m demo
+
+serve: .venv/.ready ## run the service on 127.0.0.1:9292 (ARGS="--port 8080 …" for its options)
+	@exec $(bin)/headrace serve $(ARGS)
+
+test: .venv/.ready .venv-clients/.ready .venv-glance/.ready components ## install what the tests need, run all but the campaigns
+	$(pytest) $(parallel) $(ARGS)
+
+test-fast: .venv/.ready ## unit, contract and API tests, nothing installed
+	$(pytest) $(parallel) -m 'not slow and not long' tests/unit tests/contract tests/api $(ARGS)
+
+test-long: .venv/.ready .venv-clients/.ready .venv-glance/.ready components ## the campaigns: kills, faults, big images
+	$(pytest) -m long $(ARGS)
+
+check: .venv/.ready ## lint, format, types, layers, and the references' freshness
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/lint-imports --no-logo
+	$(bin)/python -m tools.reference --check
+
+bench: .venv/.ready .venv-clients/.ready .venv-glance/.ready ## the figures of docs/benchmarks.md, measured anew
+	$(bin)/python -m benchmarks $(ARGS)
+
+docs: .venv/.ready ## write docs/reference anew
+	$(bin)/python -m tools.reference
+
+lock: ## resolve the dependencies anew (maintainers; needs uv)
+	tools/lock
+
+clean: ## remove the environments and everything generated
+	rm -rf .venv .venv-clients .venv-glance .cache .mypy_cache .ruff_cache .pytest_cache \
+	    .hypothesis .import_linter_cache build dist
+	find src tests tools demo -name __pycache__ -type d -prune -exec rm -rf {} +
+
+components:
+	@tools/components
+
+# An environment is made anew when its lock changes; Headrace itself is put in as an editable install.
+.venv/.locked: requirements/dev.lock
+	@tools/environment .venv requirements/dev.lock $(PYTHON)
+	@touch $@
+
+.venv/.ready: .venv/.locked pyproject.toml
+	@$(bin)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-clients/.ready: requirements/clients.lock
+	@tools/environment .venv-clients requirements/clients.lock $(PYTHON)
+	@touch $@
+
+.venv-glance/.ready: requirements/glance.lock
+	@tools/environment .venv-glance requirements/glance.lock $(PYTHON)
+	@touch $@
