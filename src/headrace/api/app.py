@@ -1,0 +1,195 @@
+"""The application: the one place that joins the parts, and the one that catches errors."""
+
+import logging
+import os
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import falcon
+from oslo_config import cfg
+
+from headrace import config, errors, log
+from headrace.api import auth, delivery, versions
+from headrace.api.answers import answer
+from headrace.api.routes import routes
+from headrace.api.schemas import Fields
+from headrace.db import engine as db
+from headrace.db import migrate
+from headrace.service.content import Content, UploadRules
+from headrace.service.housekeeping import Housekeeping
+from headrace.service.images import Images, Limits
+from headrace.stores.filesystem import FilesystemStore
+from headrace.stores.registry import Registry
+from headrace.transfer import engine
+
+_log = logging.getLogger(__name__)
+
+StartResponse = Callable[..., Any]
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]+")
+
+
+class Application:
+    """The WSGI application; its housekeeping runs once in every process that serves requests."""
+
+    def __init__(
+        self,
+        app: falcon.App[falcon.Request, falcon.Response],
+        database: db.Database,
+        housekeeping: Callable[[], Housekeeping],
+    ) -> None:
+        self._app = app
+        self._database = database
+        self._new_housekeeping = housekeeping
+        self._housekeeping: Housekeeping | None = None
+        self._started_in = 0
+        self._starting = threading.Lock()
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: StartResponse
+    ) -> Iterable[bytes]:
+        if self._started_in != os.getpid():
+            self.start()
+        versions.resolve(environ)
+        body: Iterable[bytes] | None = None
+        try:
+            body = self._app(environ, start_response)
+            return body
+        finally:
+            # An Extent that did not become the body (an error after the handler, HEAD, 304) is
+            # dropped by the framework without being closed; what it returns then is a list.
+            extent = environ.get(delivery.EXTENT)
+            if extent is not None and (body is None or isinstance(body, list)):
+                extent.close()
+
+    def start(self) -> None:
+        """Begin to serve in this process; hosts that fork after loading call it in the child."""
+        with self._starting:
+            if self._started_in != os.getpid():
+                self._housekeeping = self._new_housekeeping()
+                self._housekeeping.start()
+                self._started_in = os.getpid()
+
+    def close(self) -> None:
+        """Stop the housekeeping and give up the database's connections."""
+        if self._housekeeping is not None:
+            self._housekeeping.close()
+        self._database.close()
+
+
+class _Gate:
+    """What every request passes on its way in and out: its id and its caller."""
+
+    def __init__(self, authenticate: auth.Authenticate, longest_id: int) -> None:
+        self._authenticate = authenticate
+        self._longest_id = longest_id
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        request_id = self._request_id(req)
+        log.request_id.set(request_id)
+        resp.set_header("x-openstack-request-id", request_id)
+        req.context.caller = self._authenticate(req.env)
+
+    def _request_id(self, req: falcon.Request) -> str:
+        given = req.get_header("X-Openstack-Request-Id")
+        if given is None:
+            return f"req-{uuid.uuid4()}"
+        if len(given) > self._longest_id:
+            raise errors.HeaderTooLarge(name="X-Openstack-Request-Id", limit=self._longest_id)
+        if not _REQUEST_ID.fullmatch(given):
+            raise errors.BadRequest(reason="X-Openstack-Request-Id has characters beyond a name's")
+        return given if given.startswith("req-") else f"req-{given}"
+
+
+def build(conf: cfg.ConfigOpts) -> Application:
+    """The application that ``conf`` describes; creates what is missing (database, directories).
+
+    Raises ConfigurationError.  Connections and threads are made later, in the process that
+    serves: a host may fork in between.
+    """
+    engine.enable(conf.headrace.sendfile)
+    os.makedirs(config.state_dir(conf), mode=0o750, exist_ok=True)
+    database = db.connect(config.database_url(conf))
+    migrate.prepare(database)
+    stores = Registry([_filesystem_store(conf)])
+    fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
+    limits = Limits(conf.image_property_quota, conf.image_tag_quota)
+    images = Images(database, stores, fields.check, limits, _now)
+    content = Content(database, stores, _upload_rules(conf), _now)
+    authenticate = auth.everybody if conf.headrace.unauthenticated_ok else auth.this_machine
+
+    app = falcon.App(middleware=[_Gate(authenticate, conf.max_request_id_length)])
+    app.add_error_handler(errors.Error, _answer_error)
+    app.add_error_handler(falcon.HTTPError, _answer_falcon_error)
+    app.add_error_handler(Exception, _answer_crash)
+    paths = routes(
+        images,
+        content,
+        fields,
+        default_limit=conf.limit_param_default,
+        max_limit=conf.api_limit_max,
+        public_endpoint=conf.public_endpoint,
+        healthcheck_file=conf.healthcheck.disable_by_file_path,
+    )
+    for path, handler in paths.items():
+        app.add_route(path, handler)
+
+    def housekeeping() -> Housekeeping:
+        return Housekeeping(database, stores, images, conf.headrace.upload_lease, _now)
+
+    return Application(app, database, housekeeping)
+
+
+def _now() -> datetime:
+    """The time as the database stores it: UTC, without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _filesystem_store(conf: cfg.ConfigOpts) -> FilesystemStore:
+    mode = conf.glance_store.filesystem_store_file_perm
+    try:
+        return FilesystemStore("file", config.image_dir(conf), file_perm=int(mode, 8))
+    except ValueError:
+        raise errors.ConfigurationError(
+            reason=f"filesystem_store_file_perm {mode!r} is not an octal mode"
+        ) from None
+
+
+def _upload_rules(conf: cfg.ConfigOpts) -> UploadRules:
+    return UploadRules(
+        size_cap=conf.image_size_cap,
+        hashing_algorithm=conf.hashing_algorithm,
+        legacy_checksum=conf.headrace.legacy_checksum == "inline",
+        require_format_match=conf.image_format.require_image_format_match,
+        vmdk_allowed_types=tuple(conf.image_format.vmdk_allowed_types),
+        gpt_safety_nonfatal=tuple(conf.image_format.gpt_safety_checks_nonfatal),
+    )
+
+
+def _answer_error(
+    req: falcon.Request, resp: falcon.Response, error: errors.Error, _params: dict[str, Any]
+) -> None:
+    if error.status == 500:
+        _log.error("%s %s: %s", req.method, req.path, error)
+    answer(req, resp, error)
+
+
+def _answer_falcon_error(
+    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: dict[str, Any]
+) -> None:
+    """What the framework refuses by itself: unknown paths, wrong methods, bad framing."""
+    for name, value in dict(error.headers or {}).items():
+        resp.set_header(name, value)
+    reason = error.description or error.title or ""
+    ours = errors.from_answer(None, error.status_code, reason or "not found")
+    answer(req, resp, ours)
+
+
+def _answer_crash(
+    req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]
+) -> None:
+    _log.exception("%s %s failed", req.method, req.path, exc_info=error)
+    answer(req, resp, errors.Error())

@@ -1,0 +1,59 @@
+"""Who is asking: from a request's environment to a Context.
+
+Without authentication (``auth_strategy = none``) everybody is an administrator, so only this
+machine may ask: the peer and the ``Host`` must be loopback, and nothing may show that the request
+was passed on by a proxy or sent by a web page through the user's browser.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from headrace import errors
+from headrace.service.context import Context
+
+Environ = dict[str, Any]
+Authenticate = Callable[[Environ], Context]
+
+_EVERYBODY = Context(is_admin=True)
+_PASSED_ON = ("HTTP_FORWARDED", "HTTP_VIA")
+
+
+def everybody(environ: Environ) -> Context:
+    """Anybody from anywhere is an administrator (``unauthenticated_ok``)."""
+    return _EVERYBODY
+
+
+def this_machine(environ: Environ) -> Context:
+    """Anybody on this machine is an administrator; RemoteWithoutAuth for all others."""
+    if not _is_loopback(environ.get("REMOTE_ADDR", "")):
+        raise errors.RemoteWithoutAuth(reason="the peer is another machine")
+    host = environ.get("HTTP_HOST", "")
+    if not _is_loopback(_host_name(host)):
+        raise errors.RemoteWithoutAuth(reason="the Host is not a loopback name")
+    for key in environ:
+        if key in _PASSED_ON or key.startswith("HTTP_X_FORWARDED_"):
+            raise errors.RemoteWithoutAuth(reason="the request came through a proxy")
+    origin = environ.get("HTTP_ORIGIN")
+    if origin is not None and origin != f"{environ['wsgi.url_scheme']}://{host}":
+        raise errors.RemoteWithoutAuth(reason="the request came from a web page")
+    return _EVERYBODY
+
+
+def _host_name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(name: str) -> bool:
+    if name == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

@@ -1,0 +1,26 @@
+"""/v2/schemas: what the resources look like; python-glanceclient builds its options from it."""
+
+import falcon
+import msgspec
+
+from headrace.api.requests import refuse_body
+from headrace.api.schemas import Fields
+
+
+class SchemaHandler:
+    """One schema document, encoded once."""
+
+    def __init__(self, document: dict[str, object]) -> None:
+        self._document = msgspec.json.encode(document)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        refuse_body(req)
+        resp.data = self._document
+
+
+def handlers(fields: Fields) -> dict[str, SchemaHandler]:
+    """Path → handler of every schema."""
+    return {
+        "/v2/schemas/image": SchemaHandler(fields.image_schema()),
+        "/v2/schemas/images": SchemaHandler(fields.images_schema()),
+    }

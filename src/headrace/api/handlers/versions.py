@@ -1,0 +1,18 @@
+"""The versions document, at / and /versions."""
+
+import falcon
+import msgspec
+
+from headrace.api import versions
+
+
+class VersionsHandler:
+    """The versions document; ``base`` is public_endpoint, None for the request's own address."""
+
+    def __init__(self, status: str, base: str | None) -> None:
+        self._status = status
+        self._base = base
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.status = self._status
+        resp.data = msgspec.json.encode(versions.document(self._base or req.prefix))

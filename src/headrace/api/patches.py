@@ -1,0 +1,66 @@
+"""From a JSON-patch body to Changes (contract §1.3, RFC 6902 and its two drafts)."""
+
+from typing import Any
+
+from headrace import errors
+from headrace.service.images import Change, ChangeOp
+
+V21 = "application/openstack-images-v2.1-json-patch"
+V20 = "application/openstack-images-v2.0-json-patch"
+
+_V21_OPS = {"add": ChangeOp.ADD, "replace": ChangeOp.REPLACE, "remove": ChangeOp.REMOVE}
+_V20_OPS = {"add": ChangeOp.CREATE, "replace": ChangeOp.REPLACE, "remove": ChangeOp.REMOVE}
+
+Step = tuple[ChangeOp, str, dict[str, Any]]
+
+
+def changes(media_type: str, document: object) -> list[Change]:
+    """The steps of a patch; raises InvalidPatch.
+
+    ``media_type`` says the draft: in v2.1 a step is ``{"op", "path", "value"}``, in v2.0 the
+    operation is the key and the path its value.
+    """
+    if not isinstance(document, list):
+        raise errors.InvalidPatch(reason="the body must be an array of operations")
+    parse = _v21 if media_type == V21 else _v20
+    return [_change(*parse(step)) for step in document]
+
+
+def _v21(step: object) -> Step:
+    if not isinstance(step, dict):
+        raise errors.InvalidPatch(reason="an operation must be an object")
+    op = step.get("op")
+    if op not in _V21_OPS:
+        raise errors.InvalidPatch(reason=f"operation {op!r} is not add, replace or remove")
+    return _V21_OPS[op], _property(step.get("path")), step
+
+
+def _v20(step: object) -> Step:
+    if not isinstance(step, dict):
+        raise errors.InvalidPatch(reason="an operation must be an object")
+    named = [name for name in _V20_OPS if name in step]
+    if len(named) != 1:
+        raise errors.InvalidPatch(reason="an operation has exactly one of add, replace, remove")
+    return _V20_OPS[named[0]], _property(step[named[0]]), step
+
+
+def _change(op: ChangeOp, name: str, step: dict[str, Any]) -> Change:
+    if op is not ChangeOp.REMOVE and "value" not in step:
+        raise errors.InvalidPatch(reason=f"the operation on {name} has no value")
+    return Change(op, name, step.get("value"))
+
+
+def _property(pointer: object) -> str:
+    """The property that a JSON pointer of depth 1 names (RFC 6901)."""
+    if not isinstance(pointer, str) or not pointer.startswith("/"):
+        raise errors.InvalidPatch(reason=f"path {pointer!r} does not start with /")
+    segment = pointer[1:]
+    if not segment or segment.endswith("/") or "//" in segment:
+        raise errors.InvalidPatch(reason=f"path {pointer!r} has an empty segment")
+    if segment.split("/")[0] == "locations":
+        raise errors.PropertyReserved(name="locations")
+    if "/" in segment:
+        raise errors.InvalidPatch(reason=f"path {pointer!r} is too deep")
+    if "~" in segment.replace("~0", "").replace("~1", ""):
+        raise errors.InvalidPatch(reason=f"path {pointer!r} has an unknown escape")
+    return segment.replace("~1", "/").replace("~0", "~")

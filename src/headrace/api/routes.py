@@ -1,0 +1,34 @@
+"""Every path the service answers, and who answers it."""
+
+import falcon
+
+from headrace.api.handlers import schemas
+from headrace.api.handlers.content import FileHandler
+from headrace.api.handlers.health import HealthHandler
+from headrace.api.handlers.images import ImageHandler, ImagesHandler
+from headrace.api.handlers.versions import VersionsHandler
+from headrace.api.schemas import Fields
+from headrace.service.content import Content
+from headrace.service.images import Images
+
+
+def routes(
+    images: Images,
+    content: Content,
+    fields: Fields,
+    *,
+    default_limit: int,
+    max_limit: int,
+    public_endpoint: str | None,
+    healthcheck_file: str,
+) -> dict[str, object]:
+    """Path template → handler."""
+    return {
+        "/": VersionsHandler(falcon.HTTP_300, public_endpoint),
+        "/versions": VersionsHandler(falcon.HTTP_200, public_endpoint),
+        "/healthcheck": HealthHandler(healthcheck_file),
+        "/v2/images": ImagesHandler(images, default_limit, max_limit),
+        "/v2/images/{image_id}": ImageHandler(images),
+        "/v2/images/{image_id}/file": FileHandler(content),
+        **schemas.handlers(fields),
+    }

@@ -1,0 +1,45 @@
+"""API versions: the document that lists them, and paths that name one (contract §0, §1.1)."""
+
+import re
+from typing import Any
+
+CURRENT = "2.17"
+SUPPORTED = ("2.15", "2.9", *(f"2.{minor}" for minor in range(7, -1, -1)))
+
+_VERSION_SEGMENT = re.compile(r"v[0-9]+(\.[0-9]+)?")
+_KNOWN = frozenset({"v2", f"v{CURRENT}", *(f"v{number}" for number in SUPPORTED)})
+_VERSION_TYPE = re.compile(r"application/vnd\.openstack\.images-(v[0-9]+(?:\.[0-9]+)?)")
+
+
+def document(base: str) -> dict[str, object]:
+    """The versions document; ``base`` is scheme, host and prefix of the service's address."""
+    links = [{"rel": "self", "href": f"{base.rstrip('/')}/v2/"}]
+
+    def entry(number: str) -> dict[str, object]:
+        status = "CURRENT" if number == CURRENT else "SUPPORTED"
+        return {"id": f"v{number}", "status": status, "links": links}
+
+    first, second, *older = SUPPORTED
+    return {"versions": [entry(number) for number in (first, second, CURRENT, *older)]}
+
+
+def resolve(environ: dict[str, Any]) -> None:
+    """Rewrite PATH_INFO to the one form that is routed: ``/v2/…``.
+
+    Any version we have means the same controllers; one we have not is answered by the versions
+    document.  A path without a version may name it in ``Accept`` instead.
+    """
+    path = environ["PATH_INFO"]
+    if path.startswith("/v2/") and "//" not in path:
+        return  # nearly every request
+    path = re.sub("/{2,}", "/", path)
+    first, slash, rest = path[1:].partition("/")
+    if first in _KNOWN:
+        path = f"/v2{slash}{rest}"
+    elif _VERSION_SEGMENT.fullmatch(first):
+        path = "/"
+    elif path != "/":
+        accepted = _VERSION_TYPE.fullmatch(environ.get("HTTP_ACCEPT", ""))
+        if accepted:
+            path = f"/v2{path}" if accepted[1] in _KNOWN else "/"
+    environ["PATH_INFO"] = path

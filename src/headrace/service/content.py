@@ -1,0 +1,206 @@
+"""An image's data: its way in (upload) and its way out (download)."""
+
+import logging
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace import errors
+from headrace.db import images as rows
+from headrace.db import uploads
+from headrace.db.engine import Database
+from headrace.model import Image, Location, Status
+from headrace.service import formats, workers
+from headrace.service.context import Context
+from headrace.service.images import Clock
+from headrace.stores.base import Writer
+from headrace.stores.registry import Registry
+from headrace.transfer.digest import Follower
+from headrace.transfer.engine import Source, pump_all
+from headrace.transfer.extent import Extent
+
+_log = logging.getLogger(__name__)
+
+
+class Body(Protocol):
+    """A request's body on its way in."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes announced; None when the end is found only by reading."""
+        ...
+
+    def pieces(self) -> Iterator[Source]:
+        """The body's bytes, as sources to be pumped one after another, each to its end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRules:
+    """What an upload must keep to (contract §4): cap in bytes, algorithms by hashlib name."""
+
+    size_cap: int
+    hashing_algorithm: str
+    legacy_checksum: bool
+    require_format_match: bool
+    vmdk_allowed_types: tuple[str, ...]
+    gpt_safety_nonfatal: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Landed:
+    """What a body was found to be."""
+
+    size: int
+    virtual_size: int | None
+    digests: dict[str, str]
+
+
+class Content:
+    """The data of the images of one database and its stores."""
+
+    def __init__(
+        self,
+        database: Database,
+        stores: Registry,
+        rules: UploadRules,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._stores = stores
+        self._rules = rules
+        self._clock = clock
+
+    def download(self, context: Context, image_id: str) -> tuple[Image, Extent | None]:
+        """The image and its whole data; no Extent when there is no data (contract §1.4).
+
+        Locations are tried in order, the first that opens wins.  Raises ImageNotFound, Forbidden
+        (deactivated), StoreCorrupt (the file's size is not the image's).
+        """
+        image = rows.show_for_download(self._database, image_id, context.viewer)
+        if image.status is Status.DEACTIVATED and not context.is_admin:
+            raise errors.Forbidden(reason=f"image {image_id} is deactivated")
+        for location in image.locations:
+            try:
+                extent = self._stores.for_location(location).open(location.url)
+            except errors.NotFound:
+                _log.error("the data of image %s is missing in its store", image_id)
+                continue
+            if extent.length != image.size:
+                extent.close()
+                raise errors.StoreCorrupt(
+                    image_id=image_id, reason=f"{extent.length} bytes instead of {image.size}"
+                )
+            return image, extent
+        return image, None
+
+    def upload(
+        self, context: Context, image_id: str, body: Body, announced: int | None = None
+    ) -> None:
+        """Take ``body`` as the data of a queued image and make the image active.
+
+        ``announced`` is the size the caller promised, in bytes.  After any failure the image is
+        queued again (or gone), and the store holds nothing of it.  Raises ImageNotFound,
+        FormatsNotSet, StatusConflict, ImageTooLarge, SizeMismatch, FormatMismatch, UnsafeImage,
+        StoreFull, StoreUnwritable, DataExists, ImageGone and the TransferErrors.
+        """
+        image = rows.show_for_download(self._database, image_id, context.viewer)
+        self._check(image, body, announced)
+        upload_id = str(uuid.uuid4())
+        uploads.claim(self._database, image, upload_id, workers.identity(), self._clock())
+        published: list[str] = []
+        try:
+            self._receive(image, upload_id, body, announced, published)
+        except BaseException as failure:
+            # BaseException: a worker told to quit must not leave the image in saving either.
+            _log.warning("upload of image %s failed: %s", image_id, failure)
+            uploads.release(
+                self._database, image_id, upload_id, self._clock(),
+                discard=lambda: self._discard(published),
+            )  # fmt: skip
+            raise
+
+    def _check(self, image: Image, body: Body, announced: int | None) -> None:
+        """Refuse what can be refused before a byte of the body is read."""
+        if image.status is not Status.QUEUED:
+            raise errors.StatusConflict(
+                image_id=image.id, status=image.status, expected=Status.QUEUED
+            )
+        if not image.disk_format or not image.container_format:
+            raise errors.FormatsNotSet(image_id=image.id)
+        if body.length is not None and announced is not None and body.length != announced:
+            raise errors.SizeMismatch(announced=announced, received=body.length)
+        if max(body.length or 0, announced or 0) > self._rules.size_cap:
+            raise errors.ImageTooLarge(cap=self._rules.size_cap)
+
+    def _receive(
+        self,
+        image: Image,
+        upload_id: str,
+        body: Body,
+        announced: int | None,
+        published: list[str],
+    ) -> None:
+        size = announced if body.length is None else body.length
+        writer = self._stores.default.create(image.id, size)
+        try:
+            landed = self._land(image, writer, body, announced)
+            published.append(writer.commit())
+        finally:
+            writer.abort()
+        uploads.activate(
+            self._database,
+            image.id,
+            upload_id,
+            location=Location(published[0]),
+            size=landed.size,
+            virtual_size=landed.virtual_size,
+            checksum=landed.digests["md5"] if self._rules.legacy_checksum else None,
+            os_hash_algo=self._rules.hashing_algorithm,
+            os_hash_value=landed.digests[self._rules.hashing_algorithm],
+            now=self._clock(),
+        )
+
+    def _discard(self, urls: list[str]) -> None:
+        for url in urls:
+            self._stores.for_location(Location(url)).delete(url)
+
+    def _land(
+        self, image: Image, writer: Writer, body: Body, announced: int | None
+    ) -> _Landed:
+        """Bytes in, hashed and inspected."""
+        rules = self._rules
+        follower = Follower(writer.sink.fd, self._algorithms())
+        try:
+            limit = rules.size_cap if announced is None else min(announced, rules.size_cap)
+            try:
+                moved = pump_all(
+                    body.pieces(), writer.sink, limit=limit, progress=follower.advance
+                )
+            except errors.ImageTooLarge:
+                if announced is None or announced > rules.size_cap:
+                    raise
+                raise errors.SizeMismatch(announced=announced, received="more") from None
+            size = moved.bytes
+            if announced is not None and size != announced:
+                raise errors.SizeMismatch(announced=announced, received=size)
+            virtual_size = formats.inspect(
+                writer.sink.fd,
+                size,
+                image.container_format,
+                image.disk_format,
+                require_match=rules.require_format_match,
+                vmdk_allowed_types=rules.vmdk_allowed_types,
+                gpt_safety_nonfatal=rules.gpt_safety_nonfatal,
+            )
+            digests = follower.finish(size)
+        finally:
+            follower.stop()
+        return _Landed(size, virtual_size, digests)
+
+    def _algorithms(self) -> list[str]:
+        names = [self._rules.hashing_algorithm]
+        if self._rules.legacy_checksum and "md5" not in names:
+            names.append("md5")
+        return names

@@ -1,0 +1,81 @@
+"""Housekeeping: heartbeats for uploads under way, and the removal of what crashes left behind."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+from headrace import errors
+from headrace.db import images as rows
+from headrace.db import uploads
+from headrace.db.engine import Database
+from headrace.service import workers
+from headrace.service.images import Clock, Images
+from headrace.stores.registry import Registry
+
+_log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """A thread of a worker process that beats and sweeps until it is closed.
+
+    ``lease`` is in seconds: how long after its last heartbeat an upload of a worker elsewhere
+    counts as alive.  Uploads of a dead process on this machine are taken back at once.
+    """
+
+    def __init__(
+        self, database: Database, stores: Registry, images: Images, lease: float, clock: Clock
+    ) -> None:
+        self._database = database
+        self._stores = stores
+        self._images = images
+        self._lease = lease
+        self._clock = clock
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+
+    def start(self) -> None:
+        """Sweep once, then go on in the background."""
+        self.sweep()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; harmless when stopped already."""
+        self._closed.set()
+
+    def sweep(self) -> None:
+        """Take back uploads whose worker is dead; remove data without a record."""
+        for store in self._stores.all():
+            if removed := store.sweep():
+                _log.info("store %s: removed %d leftovers", store.id, removed)
+        now = self._clock()
+        alive_since = now - timedelta(seconds=self._lease)
+        for lease in uploads.leases(self._database):
+            if lease.heartbeat < alive_since or workers.is_dead(lease.worker):
+                _log.warning("upload of image %s was interrupted", lease.image_id)
+                uploads.release(
+                    self._database, lease.image_id, lease.upload_id, now,
+                    discard=self.discard(lease.image_id),
+                )  # fmt: skip
+        for image_id, url in rows.undeleted_data(self._database):
+            self._images.delete_data(image_id, [url])
+
+    def discard(self, image_id: str) -> Callable[[], None]:
+        """A function that removes what an upload of the image may have published."""
+
+        def remove() -> None:
+            store = self._stores.default
+            with contextlib.suppress(errors.NotFound):
+                store.delete(store.url(image_id))
+
+        return remove
+
+    def _run(self) -> None:
+        # A third of the lease, so that two beats in a row may fail before it runs out.
+        while not self._closed.wait(self._lease / 3):
+            try:
+                uploads.beat(self._database, workers.identity(), self._clock())
+                self.sweep()
+            except Exception:
+                _log.exception("housekeeping failed and will be tried again")

@@ -1,0 +1,194 @@
+"""What can be done with an image's record: create, show, list, update, delete."""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from enum import StrEnum
+
+from headrace import errors
+from headrace.db import catalogue
+from headrace.db import images as rows
+from headrace.db.engine import Database
+from headrace.model import Image, ImagePage, ImageQuery, Location, Status, Visibility
+from headrace.service.context import Context
+from headrace.stores.registry import Registry
+
+_log = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+Check = Callable[[str, object], object]
+"""(name, value) → the value in the property's type; raises InvalidProperty."""
+
+BASE_ATTRIBUTES = frozenset(field.name for field in fields(Image)) - {"properties", "locations"}
+READ_ONLY = frozenset(
+    {
+        "id", "status", "checksum", "size", "virtual_size", "created_at", "updated_at",
+        "direct_url", "self", "file", "schema", "os_hash_algo", "os_hash_value", "stores",
+    }
+)  # fmt: skip
+RESERVED = frozenset({"location", "locations", "deleted", "deleted_at"})
+RESERVED_PREFIX = "os_glance"
+FROZEN_WITH_DATA = frozenset({"container_format", "disk_format"})
+
+
+class ChangeOp(StrEnum):
+    """What a change does to a property; CREATE is an add that may not replace (API v2.0)."""
+
+    ADD = "add"
+    CREATE = "create"
+    REPLACE = "replace"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step of an update."""
+
+    op: ChangeOp
+    name: str
+    value: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Most custom properties and tags of an image; negative: no limit."""
+
+    properties: int
+    tags: int
+
+
+class Images:
+    """The images of one database and its stores."""
+
+    def __init__(
+        self, database: Database, stores: Registry, check: Check, limits: Limits, clock: Clock
+    ) -> None:
+        self._database = database
+        self._stores = stores
+        self._check = check
+        self._limits = limits
+        self._clock = clock
+
+    def create(self, context: Context, values: Mapping[str, object]) -> Image:
+        """Record a queued image from base attributes and custom properties.
+
+        Raises PropertyReadOnly, PropertyReserved, InvalidProperty, Forbidden (somebody else's
+        owner), QuotaExceeded, ImageExists.
+        """
+        now = self._clock()
+        blank = Image(
+            id=str(uuid.uuid4()), owner=context.project_id, created_at=now, updated_at=now
+        )
+        image = blank
+        for name, value in values.items():
+            if name != "id":
+                _refuse_unwritable(name)
+            image = _assign(image, name, self._check(name, value))
+        _check_owner(context, blank, image)
+        self._check_quotas(blank, image)
+        rows.create(self._database, image)
+        return image
+
+    def show(self, context: Context, image_id: str) -> Image:
+        """The image, or ImageNotFound for one that the caller may not see."""
+        return rows.show(self._database, image_id, context.viewer)
+
+    def list(self, context: Context, query: ImageQuery) -> ImagePage:
+        """One page of the images that the caller may see; raises MarkerNotFound."""
+        return catalogue.list_page(self._database, query, context.viewer)
+
+    def update(self, context: Context, image_id: str, changes: Iterable[Change]) -> Image:
+        """Apply ``changes`` in order and save them at once, or nothing at all.
+
+        Raises ImageNotFound, PropertyReadOnly, PropertyReserved, InvalidProperty, FormatFrozen,
+        PropertyExists, PropertyMissing, Forbidden, QuotaExceeded, and StatusConflict when the
+        image's status changed meanwhile.
+        """
+        before = self.show(context, image_id)
+        after = before
+        for change in changes:
+            after = self._apply(after, change)
+        if after == before:
+            return before
+        _check_owner(context, before, after)
+        self._check_quotas(before, after)
+        return rows.update(self._database, before, replace(after, updated_at=self._clock()))
+
+    def delete(self, context: Context, image_id: str) -> None:
+        """Delete the image and its data; raises ImageNotFound, ImageProtected.
+
+        The record goes first: a crash in between leaves data without a record, which the
+        housekeeping removes, never a record without data.
+        """
+        image = self.show(context, image_id)
+        if image.protected:
+            raise errors.ImageProtected(image_id=image_id)
+        rows.delete(self._database, image, self._clock())
+        if image.locations:
+            self.delete_data(image.id, [location.url for location in image.locations])
+
+    def delete_data(self, image_id: str, urls: Iterable[str]) -> None:
+        """Remove the data of a deleted image; what fails is logged and tried again later."""
+        for url in urls:
+            try:
+                self._stores.for_location(Location(url)).delete(url)
+            except errors.NotFound:
+                pass  # gone already: deleting is to have it gone
+            except errors.Error as error:
+                _log.error("data of deleted image %s is still there: %s", image_id, error)
+                return
+        rows.data_deleted(self._database, image_id)
+
+    def _apply(self, image: Image, change: Change) -> Image:
+        name = change.name
+        _refuse_unwritable(name)
+        if name in FROZEN_WITH_DATA and image.status not in (Status.QUEUED, Status.IMPORTING):
+            raise errors.FormatFrozen(name=name)
+        base = name in BASE_ATTRIBUTES
+        exists = base or name in image.properties
+        if change.op is ChangeOp.CREATE and exists:
+            raise errors.PropertyExists(name=name)
+        if change.op in (ChangeOp.REPLACE, ChangeOp.REMOVE) and not exists:
+            raise errors.PropertyMissing(name=name)
+        if change.op is not ChangeOp.REMOVE:
+            return _assign(image, name, self._check(name, change.value))
+        if base:
+            raise errors.Forbidden(reason=f"property {name} cannot be removed")
+        left = {key: value for key, value in image.properties.items() if key != name}
+        return replace(image, properties=left)
+
+    def _check_quotas(self, before: Image, after: Image) -> None:
+        counted = [name for name in after.properties if not name.startswith(RESERVED_PREFIX)]
+        if after.properties.keys() - before.properties.keys():
+            _within("image_property_quota", self._limits.properties, len(counted))
+        if after.tags != before.tags:
+            _within("image_tag_quota", self._limits.tags, len(after.tags))
+
+
+def _within(quota: str, limit: int, wanted: int) -> None:
+    if 0 <= limit < wanted:
+        raise errors.QuotaExceeded(quota=quota, limit=limit, wanted=wanted)
+
+
+def _refuse_unwritable(name: str) -> None:
+    if name in READ_ONLY:
+        raise errors.PropertyReadOnly(name=name)
+    if name in RESERVED or name.startswith(RESERVED_PREFIX):
+        raise errors.PropertyReserved(name=name)
+
+
+def _check_owner(context: Context, before: Image, after: Image) -> None:
+    if after.owner != before.owner and not context.is_admin:
+        raise errors.Forbidden(reason="only an administrator sets the owner")
+
+
+def _assign(image: Image, name: str, value: object) -> Image:
+    if name == "tags" and isinstance(value, (list, tuple, set, frozenset)):
+        return replace(image, tags=frozenset(value))
+    if name == "visibility":
+        return replace(image, visibility=Visibility(str(value)))
+    if name in BASE_ATTRIBUTES:
+        return replace(image, **{name: value})  # type: ignore[arg-type]
+    return replace(image, properties={**image.properties, name: str(value)})
