@@ -1,0 +1,30 @@
+"""Fixtures that tests of several folders share."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.serving import Serving, serving
+
+Serve = Callable[..., Serving]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """One running server for all tests that neither stop it nor count what it holds."""
+    with serving(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """``serve(*options, state_dir=…, env=…, under=…)``: a server of the test's own."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*options: str, state_dir: Path | None = None, **how: object) -> Serving:
+            directory = state_dir or tmp_path / "state"
+            return stack.enter_context(serving(directory, *options, **how))  # type: ignore[arg-type]
+
+        yield start

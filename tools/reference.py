@@ -1,0 +1,143 @@
+"""Write docs/reference from the program itself: errors, settings, commands.
+
+``python -m tools.reference`` writes the pages; with ``--check`` it only says which are stale, and
+fails when one is.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from oslo_config import cfg
+
+from headrace import config, errors
+from headrace.cli.main import cli
+
+DIRECTORY = Path(__file__).parents[1] / "docs" / "reference"
+GENERATED = "<!-- Written by `make docs`; do not edit. -->\n"
+WIDTH = 100
+
+
+def error_page() -> str:
+    """Every error: its code, status and text."""
+    rows = [
+        f"| `{error.code}` | {error.status} | {error.__name__} | {_cell(error.text)} |"
+        for error in errors.tree()
+    ]
+    return "\n".join(
+        [
+            "# Errors",
+            "",
+            GENERATED,
+            "Every error answer carries its code in the header `X-Headrace-Error`; the client "
+            "library raises the class of that code again. Codes never change. Words in braces "
+            "are filled in.",
+            "",
+            "| code | status | class in `headrace.errors` | text |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def settings_page() -> str:
+    """Every setting: its type, default and meaning."""
+    lines = [
+        "# Settings",
+        "",
+        GENERATED,
+        "Names, groups and defaults are those of `glance-api.conf` wherever Glance has the same "
+        "setting; what only Headrace has lies in the group `[headrace]`. Settings of a file that "
+        "are not listed here are ignored. Each can also be set in the environment, under the name "
+        "given in the last column; a file given with `--config-file` comes after it.",
+    ]
+    for group, options in config.OPTIONS.items():
+        lines += ["", f"## [{group}]", "", "| setting | type | default | meaning | environment |"]
+        lines += ["|---|---|---|---|---|"]
+        lines += [_setting(group, option) for option in options]
+    return "\n".join([*lines, ""])
+
+
+def _setting(group: str, option: cfg.Opt) -> str:
+    shown = option.default if option.sample_default is None else option.sample_default
+    default = "unset" if shown is None else f"`{_text(shown)}`" if shown != "" else "empty"
+    variable = f"OS_{group.upper()}__{option.dest.upper()}"
+    words = [f"`{option.name}`", _cell(_kind(option)), _cell(default), _cell(option.help)]
+    return f"| {' | '.join(words)} | `{variable}` |"
+
+
+def _kind(option: cfg.Opt) -> str:
+    kind = type(option).__name__.removesuffix("Opt")
+    names = {"Str": "string", "Int": "integer", "Float": "number", "Bool": "boolean", "URI": "URL"}
+    text = names.get(kind, kind.lower())
+    choices = getattr(option.type, "choices", None)
+    if choices:
+        text += ": " + ", ".join(f"`{choice}`" for choice in choices)
+    lower = getattr(option.type, "min", None)
+    return text if lower is None else f"{text}, ≥ {_text(lower)}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or " "
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def command_page() -> str:
+    """The help of every command."""
+    blocks = [f"# Commands\n\n{GENERATED}"]
+    for name, text in _helps(cli, click.Context(cli, info_name="headrace", terminal_width=WIDTH)):
+        blocks.append(f"## {name}\n\n```text\n{text}\n```\n")
+    return "\n".join(blocks)
+
+
+def _helps(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    yield context.command_path, command.get_help(context).rstrip()
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            if found is not None and not found.hidden:
+                inner = click.Context(
+                    found, info_name=name, parent=context, terminal_width=WIDTH
+                )
+                yield from _helps(found, inner)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page, by where it lies."""
+    return {
+        DIRECTORY / "commands.md": command_page(),
+        DIRECTORY / "errors.md": error_page(),
+        DIRECTORY / "settings.md": settings_page(),
+    }
+
+
+def stale() -> list[Path]:
+    """The pages that differ from what the program would write now."""
+    return [
+        path
+        for path, text in pages().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--check"]:
+        old = stale()
+        for path in old:
+            print(f"{path.relative_to(Path.cwd())} is stale: run make docs", file=sys.stderr)
+        return 1 if old else 0
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
