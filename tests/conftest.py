@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import Serving, serving
+from tools.serving import Serving, serving
 
 Serve = Callable[..., Serving]
 

@@ -51,7 +51,8 @@ def settings_page() -> str:
         "Names, groups and defaults are those of `glance-api.conf` wherever Glance has the same "
         "setting; what only Headrace has lies in the group `[headrace]`. Settings of a file that "
         "are not listed here are ignored. Each can also be set in the environment, under the name "
-        "given in the last column; a file given with `--config-file` comes after it.",
+        "given in the last column, which wins over a file; the options of `headrace serve` win over "
+        "both.",
     ]
     for group, options in config.OPTIONS.items():
         lines += ["", f"## [{group}]", "", "| setting | type | default | meaning | environment |"]
@@ -64,7 +65,7 @@ def _setting(group: str, option: cfg.Opt) -> str:
     shown = option.default if option.sample_default is None else option.sample_default
     default = "unset" if shown is None else f"`{_text(shown)}`" if shown != "" else "empty"
     variable = f"OS_{group.upper()}__{option.dest.upper()}"
-    words = [f"`{option.name}`", _cell(_kind(option)), _cell(default), _cell(option.help)]
+    words = [f"`{option.name}`", _cell(_kind(option)), _cell(default), _cell(option.help or "")]
     return f"| {' | '.join(words)} | `{variable}` |"
 
 
@@ -99,9 +100,7 @@ def _helps(command: click.Command, context: click.Context) -> Iterator[tuple[str
         for name in command.list_commands(context):
             found = command.get_command(context, name)
             if found is not None and not found.hidden:
-                inner = click.Context(
-                    found, info_name=name, parent=context, terminal_width=WIDTH
-                )
+                inner = click.Context(found, info_name=name, parent=context, terminal_width=WIDTH)
                 yield from _helps(found, inner)
 
 

@@ -1,4 +1,4 @@
-"""A real `headrace serve` for a test: its own process, a free port, a state directory of its own."""
+"""A real `headrace serve` for tests, demo and benchmarks: its own process, port and directory."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 COMMAND = Path(sys.executable).with_name("headrace")
 READY = "Headrace listening on "
@@ -90,25 +91,24 @@ def serving(
             env=environment(env),
             start_new_session=True,
         )
+    assert process.stdout is not None
     server = Serving(process, "", state_dir, log)
     try:
-        server.url = _wait_until_ready(process, log)
+        server.url = _wait_until_ready(process.stdout, log)
         yield server
     finally:
         server.kill()
-        assert process.stdout is not None
         process.stdout.close()
 
 
-def _wait_until_ready(process: subprocess.Popen[str], log: Path) -> str:
-    assert process.stdout is not None
+def _wait_until_ready(stdout: IO[str], log: Path) -> str:
     deadline = time.monotonic() + START_GUARD
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(stdout, selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
-            line = process.stdout.readline()
+            line = stdout.readline()
             if line.startswith(READY):
                 return line.removeprefix(READY).strip()
             if not line:
                 break
-    raise AssertionError(f"the server did not start; it said:\n{log.read_text()}")
+    raise RuntimeError(f"the server did not start; it said:\n{log.read_text()}")
