@@ -15,7 +15,15 @@ class Writer(Protocol):
 
     @property
     def sink(self) -> FileSink:
-        """Where the bytes go: a regular file, from offset 0."""
+        """Where the bytes go: a regular file, from offset 0, which may be read back."""
+        ...
+
+    def advance(self, total: int) -> None:
+        """Take note that the first ``total`` bytes have landed in the sink.
+
+        May be called with any growing totals, or never; a store may use it to write them back
+        early, so that ``commit`` has less to wait for.
+        """
         ...
 
     def commit(self) -> str:
@@ -36,6 +44,11 @@ class Store(Protocol):
     @property
     def id(self) -> str:
         """The store's identifier, as in ``enabled_backends``."""
+        ...
+
+    @property
+    def schemes(self) -> frozenset[str]:
+        """The URL schemes of its locations."""
         ...
 
     def create(self, image_id: str, size: int | None) -> Writer:
