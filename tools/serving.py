@@ -31,12 +31,13 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 @dataclass
 class Serving:
-    """A running server."""
+    """A running server; ``process`` is what was started: the server, or what it runs under."""
 
     process: subprocess.Popen[str]
     url: str
     state_dir: Path
     log: Path
+    under: bool = False
 
     @property
     def port(self) -> int:
@@ -46,18 +47,21 @@ class Serving:
     def image_dir(self) -> Path:
         return self.state_dir / "images"
 
+    @property
+    def pid(self) -> int:
+        """The server's main process: the child of what it runs under, if anything."""
+        return _children(self.process.pid)[0] if self.under else self.process.pid
+
     def pids(self) -> list[int]:
-        """The server's own process, then its workers and theirs."""
-        found = [self.process.pid]
+        """The server's main process, then its workers and theirs."""
+        found = [self.pid]
         for pid in found:
-            with contextlib.suppress(OSError):
-                for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                    found.extend(map(int, children.read_text().split()))
+            found.extend(_children(pid))
         return found
 
     def stop(self) -> int:
         """End it as an operator would, by SIGTERM; returns its exit status."""
-        self.process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         return self.process.wait(STOP_GUARD)
 
     def kill(self) -> None:
@@ -92,13 +96,21 @@ def serving(
             start_new_session=True,
         )
     assert process.stdout is not None
-    server = Serving(process, "", state_dir, log)
+    server = Serving(process, "", state_dir, log, under=bool(under))
     try:
         server.url = _wait_until_ready(process.stdout, log)
         yield server
     finally:
         server.kill()
         process.stdout.close()
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            found.extend(map(int, children.read_text().split()))
+    return found
 
 
 def _wait_until_ready(stdout: IO[str], log: Path) -> str:
