@@ -384,5 +384,6 @@ _BY_STATUS: dict[int, type[Error]] = {
 
 def from_answer(code: str | None, status: int, detail: str) -> Error:
     """The error an HTTP answer stands for: by its code, else by its status (a Glance server)."""
-    cls = _BY_CODE.get(code or "") or _BY_STATUS.get(status, Error)
+    generic = BadRequest if 400 <= status < 500 else Error
+    cls = _BY_CODE.get(code or "") or _BY_STATUS.get(status, generic)
     return cls(detail)

@@ -48,9 +48,7 @@ class Application:
         self._started_in = 0
         self._starting = threading.Lock()
 
-    def __call__(
-        self, environ: dict[str, Any], start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if self._started_in != os.getpid():
             self.start()
         versions.resolve(environ)
@@ -114,7 +112,7 @@ def build(conf: cfg.ConfigOpts) -> Application:
     os.makedirs(config.state_dir(conf), mode=0o750, exist_ok=True)
     database = db.connect(config.database_url(conf))
     migrate.prepare(database)
-    stores = Registry([_filesystem_store(conf)])
+    stores = Registry([_filesystem_store(conf)], default="file")
     fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
     images = Images(database, stores, fields.check, limits, _now)

@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import falcon
 
@@ -51,8 +52,9 @@ def deliver(req: falcon.Request, resp: falcon.Response, image: Image, extent: Ex
     resp.content_length = extent.length
     if image.checksum:
         resp.set_header("Content-MD5", image.checksum)
-    resp.stream = extent if _has_file_wrapper(req) else _Blocks(extent)
+    # falcon's annotation names the parameter of read() differently; PEP 3333 passes it by position.
+    resp.stream = cast(Any, extent if _has_file_wrapper(req) else _Blocks(extent))
 
 
 def _has_file_wrapper(req: falcon.Request) -> bool:
-    return req.env.get("SERVER_SOFTWARE", "").startswith("gunicorn/")
+    return str(req.env.get("SERVER_SOFTWARE", "")).startswith("gunicorn/")

@@ -18,6 +18,7 @@ _INTEGERS = frozenset({"size", "virtual_size", "min_ram", "min_disk"})
 _TEXTS_WITH_IN = frozenset({"name", "status", "id", "container_format", "disk_format"})
 _TEXTS = frozenset({"owner", "checksum", "os_hash_algo", "os_hash_value"})
 _TIMES = frozenset({"created_at", "updated_at"})
+_TIME_OPS = frozenset(Op) - {Op.IN}
 _MEMBER_STATUS = frozenset({"pending", "accepted", "rejected", "all"})
 
 Pairs = list[tuple[str, str]]
@@ -129,7 +130,10 @@ def _sort(pairs: Pairs) -> tuple[tuple[str, bool], ...]:
             raise errors.InvalidQuery(name="sort_key", reason=f"cannot sort by {key!r}")
         if direction not in ("asc", "desc"):
             raise errors.InvalidQuery(name="sort_dir", reason="neither asc nor desc")
-    return tuple((key, direction == "desc") for key, direction in dict(reversed(order)).items())
+    first_of_each: dict[str, bool] = {}
+    for key, direction in order:
+        first_of_each.setdefault(key, direction == "desc")
+    return tuple(first_of_each.items())
 
 
 def _filter(name: str, value: str) -> Filter | None:
@@ -176,16 +180,17 @@ def _listed(name: str, text: str) -> list[str]:
 
 def _time_filter(name: str, value: str) -> Filter:
     operator, colon, operand = value.partition(":")
-    if colon and operator in Op and operator != Op.IN:
+    if colon and operator in _TIME_OPS:
         return Filter(name, Op(operator), _time(name, operand))
     return Filter(name, Op.EQ, _time(name, value))
 
 
 def _time(name: str, text: str) -> datetime:
     """A time as stored: naive UTC."""
-    # A plus sign of a zone offset arrives as a space when a client did not quote it.
+    # The plus sign of a zone offset arrives as a space when a client did not quote it.
+    mended = text.strip().replace(" ", "+") if "T" in text else text.strip()
     try:
-        moment = datetime.fromisoformat(text.strip().replace(" ", "T" if "T" not in text else "+"))
+        moment = datetime.fromisoformat(mended)
     except ValueError:
         raise errors.InvalidQuery(name=name, reason="not an ISO 8601 time") from None
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

@@ -166,18 +166,19 @@ class Content:
         for url in urls:
             self._stores.for_location(Location(url)).delete(url)
 
-    def _land(
-        self, image: Image, writer: Writer, body: Body, announced: int | None
-    ) -> _Landed:
+    def _land(self, image: Image, writer: Writer, body: Body, announced: int | None) -> _Landed:
         """Bytes in, hashed and inspected."""
         rules = self._rules
         follower = Follower(writer.sink.fd, self._algorithms())
+
+        def landed(total: int) -> None:
+            writer.advance(total)
+            follower.advance(total)
+
         try:
             limit = rules.size_cap if announced is None else min(announced, rules.size_cap)
             try:
-                moved = pump_all(
-                    body.pieces(), writer.sink, limit=limit, progress=follower.advance
-                )
+                moved = pump_all(body.pieces(), writer.sink, limit=limit, progress=landed)
             except errors.ImageTooLarge:
                 if announced is None or announced > rules.size_cap:
                     raise

@@ -53,15 +53,13 @@ class Housekeeping:
         alive_since = now - timedelta(seconds=self._lease)
         for lease in uploads.leases(self._database):
             if lease.heartbeat < alive_since or workers.is_dead(lease.worker):
-                _log.warning("upload of image %s was interrupted", lease.image_id)
-                uploads.release(
-                    self._database, lease.image_id, lease.upload_id, now,
-                    discard=self.discard(lease.image_id),
-                )  # fmt: skip
+                discard = self._discarder(lease.image_id)
+                if uploads.expire(self._database, lease, now, discard=discard):
+                    _log.warning("upload of image %s was interrupted", lease.image_id)
         for image_id, url in rows.undeleted_data(self._database):
             self._images.delete_data(image_id, [url])
 
-    def discard(self, image_id: str) -> Callable[[], None]:
+    def _discarder(self, image_id: str) -> Callable[[], None]:
         """A function that removes what an upload of the image may have published."""
 
         def remove() -> None:

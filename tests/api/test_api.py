@@ -1,0 +1,56 @@
+"""Requests and answers as readable data: every file of gabbits/ is one noun's behaviour.
+
+The application runs in this process, on SQLite and a directory of its own; the wire itself is the
+business of tests/deploy.  The tests of a file run in their order, as one test.
+"""
+
+import unittest
+from pathlib import Path
+
+import pytest
+from gabbi import suitemaker, utils
+from gabbi.handlers import RESPONSE_HANDLERS
+
+from headrace import config
+from headrace.api import app
+
+GABBITS = sorted((Path(__file__).parent / "gabbits").glob("*.yaml"))
+
+SETTINGS: dict[tuple[str, str], object] = {
+    ("DEFAULT", "image_size_cap"): 4096,
+    ("DEFAULT", "image_property_quota"): 3,
+    ("DEFAULT", "image_tag_quota"): 3,
+    ("DEFAULT", "api_limit_max"): 5,
+}
+
+
+@pytest.mark.parametrize("file", GABBITS, ids=lambda file: file.stem)
+def test_api(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {
+        **SETTINGS,
+        ("headrace", "state_dir"): str(tmp_path / "state"),
+        ("healthcheck", "disable_by_file_path"): str(tmp_path / "disabled"),
+    }
+    application = app.build(config.load([], settings))
+    monkeypatch.setenv("TMP_DIR", str(tmp_path))
+    suite = suitemaker.test_suite_from_dict(
+        unittest.TestLoader(),
+        file.stem,
+        utils.load_yaml(yaml_file=str(file)),
+        str(tmp_path),
+        host="localhost",
+        port=9292,
+        fixture_module=None,
+        intercept=lambda: application,
+        handlers=[handler() for handler in RESPONSE_HANDLERS],
+        test_loader_name=file.stem,
+    )
+    try:
+        result = unittest.TestResult()
+        suite.run(result)
+    finally:
+        application.close()
+    assert result.testsRun == suite.countTestCases()
+    failed = [text for _, text in result.failures + result.errors]
+    assert not failed, "\n\n".join(failed)
+    assert not result.skipped

@@ -1,0 +1,55 @@
+"""Without authentication only this machine is served."""
+
+import pytest
+
+from headrace import errors
+from headrace.api import auth
+
+LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:9292", "wsgi.url_scheme": "http"}
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"HTTP_HOST": "localhost"},
+        {"HTTP_HOST": "LOCALHOST:1"},
+        {"HTTP_HOST": "[::1]:9292", "REMOTE_ADDR": "::1"},
+        {"REMOTE_ADDR": "127.5.5.5"},
+        {"REMOTE_ADDR": "::ffff:127.0.0.1"},
+        {"HTTP_ORIGIN": "http://127.0.0.1:9292"},
+    ],
+)
+def test_this_machine_is_served(environ: dict[str, str]) -> None:
+    assert auth.this_machine({**LOCAL, **environ}).is_admin
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"REMOTE_ADDR": "192.0.2.1"},
+        {"REMOTE_ADDR": ""},
+        {"REMOTE_ADDR": "::ffff:192.0.2.1"},
+        {"HTTP_HOST": "images.example.org"},
+        {"HTTP_HOST": "127.0.0.1.example.org"},
+        {"HTTP_HOST": "localhost.example.org"},
+        {"HTTP_HOST": "localhost@example.org"},
+        {"HTTP_HOST": ""},
+        {"HTTP_HOST": "[::1"},
+        {"HTTP_FORWARDED": "for=192.0.2.1"},
+        {"HTTP_X_FORWARDED_FOR": "127.0.0.1"},
+        {"HTTP_X_FORWARDED_HOST": "localhost"},
+        {"HTTP_VIA": "1.1 proxy"},
+        {"HTTP_ORIGIN": "http://example.org"},
+        {"HTTP_ORIGIN": "null"},
+        {"HTTP_ORIGIN": "https://127.0.0.1:9292"},
+    ],
+)
+def test_nobody_else_is(environ: dict[str, str]) -> None:
+    with pytest.raises(errors.RemoteWithoutAuth):
+        auth.this_machine({**LOCAL, **environ})
+
+
+def test_a_missing_host_is_not_this_machine() -> None:
+    with pytest.raises(errors.RemoteWithoutAuth):
+        auth.this_machine({"REMOTE_ADDR": "127.0.0.1", "wsgi.url_scheme": "http"})
