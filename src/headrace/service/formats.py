@@ -26,6 +26,7 @@ VMDK_ALLOWED_TYPES = ("streamOptimized", "monolithicSparse")
 _HEAD = MIB
 _REGION_MAX = MIB  # the largest any inspector asks for is a VMDK's descriptor, 1 MiB less one byte
 _ROUNDS = 4  # a VHDX leads from its region table to its metadata table to the size
+_AS_LONG_AS_FED = ("gpt", "luks")  # their size comes from counting what the inspector was fed
 _LARGEST = (1 << 63) - 1  # what the database's column holds
 
 
@@ -102,8 +103,8 @@ def _virtual_size(inspector: "FileInspector", size: int) -> int | None:
         found = inspector.virtual_size
     except Exception as error:
         raise errors.UnsafeImage(reason=f"the {inspector} header gives no size") from error
-    if inspector.NAME == "luks":
-        found += size - inspector.actual_size  # it counts the bytes that it was fed
+    if inspector.NAME in _AS_LONG_AS_FED:
+        found += size - inspector.actual_size
     if not 0 <= found <= _LARGEST:
         raise errors.UnsafeImage(reason=f"the {inspector} header gives an impossible size")
     return found or None
