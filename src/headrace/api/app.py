@@ -112,6 +112,7 @@ def build(conf: cfg.ConfigOpts) -> Application:
     os.makedirs(config.state_dir(conf), mode=0o750, exist_ok=True)
     database = db.connect(config.database_url(conf))
     migrate.prepare(database)
+    database.close()  # no connection may cross the fork
     stores = Registry([_filesystem_store(conf)], default="file")
     fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
