@@ -1,0 +1,318 @@
+"""One image's record: show, create, update, delete; each in a transaction of its own.
+
+Deletes are soft, as Glance's are: a deleted id stays taken, and a property that was removed keeps
+its row, which setting it again takes up.
+"""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import Connection
+
+from headrace import errors
+from headrace.db import rows
+from headrace.db.engine import Database, transaction
+from headrace.db.schema import (
+    image_locations,
+    image_members,
+    image_properties,
+    image_tags,
+    images,
+)
+from headrace.model import Image, Location, Status, Viewer
+
+_BASE = tuple(
+    field.name
+    for field in fields(Image)
+    if field.name not in {"tags", "properties", "locations", "status", "visibility"}
+)
+_NOT_DELETED: dict[str, object] = {"deleted": False, "deleted_at": None}
+
+
+def show(database: Database, image_id: str, viewer: Viewer) -> Image:
+    """The image with all its parts, by two SELECTs.
+
+    Raises ImageNotFound when it is unknown, deleted or not for this viewer's eyes.
+    """
+    statement = _show(viewer.is_admin, viewer.project_id is not None)
+    with database.read() as connection:
+        row = connection.execute(statement, _named(image_id, viewer)).one_or_none()
+        if row is None:
+            raise errors.ImageNotFound(image_id=image_id)
+        return rows.image(row, rows.parts_of_one(connection, row[0]))
+
+
+def show_for_download(database: Database, image_id: str, viewer: Viewer) -> Image:
+    """The image with its locations but no tags or properties, by one SELECT.
+
+    Raises ImageNotFound like ``show``.
+    """
+    statement = _show_with_locations(viewer.is_admin, viewer.project_id is not None)
+    with database.read() as connection:
+        found = connection.execute(statement, _named(image_id, viewer)).all()
+    if not found:
+        raise errors.ImageNotFound(image_id=image_id)
+    width = len(rows.COLUMNS)
+    parts = rows.Parts()
+    for row in found:
+        key, url, meta_data = row[width:]
+        if key is not None:
+            parts.locations[key] = rows.location(url, meta_data)
+    return rows.image(found[0][:width], parts)
+
+
+@transaction
+def create(connection: Connection, image: Image) -> None:
+    """Record a new image; raises ImageExists also for the id of a deleted one."""
+    try:
+        connection.execute(
+            sa.insert(images),
+            {
+                **{name: getattr(image, name) for name in _BASE},
+                "status": image.status.value,
+                "visibility": image.visibility.value,
+                **_NOT_DELETED,
+            },
+        )
+    except exc.IntegrityError:
+        raise errors.ImageExists(image_id=image.id) from None
+    _insert_properties(connection, image, image.properties)
+    _insert_tags(connection, image, image.tags)
+    for location in image.locations:
+        insert_location(connection, image.id, location, image.created_at)
+
+
+@transaction
+def update(connection: Connection, before: Image, after: Image) -> Image:
+    """Write what ``after`` changes of ``before``, and its updated_at; the image as stored.
+
+    Locations are not touched.  Raises StatusConflict when the image's status is no longer
+    ``before``'s, ImageNotFound when it was deleted.
+    """
+    # First of all: the row's lock puts all updates of one image in a line.
+    changed = {name: getattr(after, name) for name in _BASE if _differs(before, after, name)}
+    changed |= {
+        "status": after.status.value,
+        "visibility": after.visibility.value,
+        "updated_at": after.updated_at,
+    }
+    compare_and_set(connection, before.id, before.status, changed)
+    _update_properties(connection, before, after)
+    _delete_tags(connection, after, before.tags - after.tags)
+    _insert_tags(connection, after, after.tags - before.tags)
+    row = connection.execute(
+        sa.select(*rows.COLUMNS).where(images.c.id == sa.bindparam("id")), {"id": before.id}
+    ).one()
+    return rows.image(row, rows.parts_of_one(connection, before.id))
+
+
+@transaction
+def delete(connection: Connection, image: Image, now: datetime) -> None:
+    """Delete the image; its locations are pending_delete until ``data_deleted``.
+
+    Raises StatusConflict when the image's status is no longer ``image``'s, ImageNotFound when it
+    was deleted already.
+    """
+    deleted = {"deleted": True, "deleted_at": now, "updated_at": now}
+    compare_and_set(connection, image.id, image.status, {**deleted, "status": Status.DELETED.value})
+    for table in (image_properties, image_tags, image_members):
+        connection.execute(_parts_left(table, image.id).values(deleted))
+    # A row that was never active (a Glance's parallel import) has no data of its own.
+    status = sa.case(
+        (image_locations.c.status == "active", Status.PENDING_DELETE.value),
+        else_=Status.DELETED.value,
+    )
+    connection.execute(_parts_left(image_locations, image.id).values({**deleted, "status": status}))
+
+
+@transaction
+def data_deleted(connection: Connection, image_id: str) -> None:
+    """Note that the data of a deleted image is gone from its stores."""
+    connection.execute(
+        sa.update(image_locations)
+        .where(
+            image_locations.c.image_id == image_id,
+            image_locations.c.deleted == sa.true(),
+            image_locations.c.status == Status.PENDING_DELETE.value,
+        )
+        .values(status=Status.DELETED.value)
+    )
+
+
+def undeleted_data(database: Database) -> list[tuple[str, str]]:
+    """(image id, URL) of the data of deleted images that a crash left in its stores.
+
+    An image that is itself pending_delete waits for a Glance's scrubber and is not among them.
+    """
+    statement = (
+        sa.select(image_locations.c.image_id, image_locations.c.value)
+        .join(images, images.c.id == image_locations.c.image_id)
+        .where(
+            image_locations.c.status == Status.PENDING_DELETE.value,
+            image_locations.c.deleted == sa.true(),
+            images.c.status == Status.DELETED.value,
+        )
+        .order_by(image_locations.c.id)
+    )
+    with database.read() as connection:
+        return [(image_id, url) for image_id, url in connection.execute(statement)]
+
+
+def compare_and_set(
+    connection: Connection, image_id: str, status: Status, values: dict[str, object]
+) -> None:
+    """Set columns of an image if it still has this status.
+
+    Raises StatusConflict, or ImageNotFound when it is deleted or unknown.
+    """
+    done = connection.execute(
+        sa.update(images)
+        .where(
+            images.c.id == sa.bindparam("which"),
+            images.c.status == sa.bindparam("expected"),
+            images.c.deleted == sa.false(),
+        )
+        .values(values),
+        {"which": image_id, "expected": status.value},
+    )
+    if done.rowcount == 1:
+        return
+    found = connection.execute(
+        sa.select(images.c.status).where(images.c.id == image_id, images.c.deleted == sa.false())
+    ).scalar_one_or_none()
+    if found is None:
+        raise errors.ImageNotFound(image_id=image_id)
+    raise errors.StatusConflict(image_id=image_id, status=found, expected=status.value)
+
+
+def insert_location(
+    connection: Connection, image_id: str, location: Location, now: datetime
+) -> None:
+    """Add an active location to an image."""
+    connection.execute(
+        sa.insert(image_locations).inline(),
+        {
+            "image_id": image_id,
+            "value": location.url,
+            "meta_data": msgspec.json.encode(location.metadata).decode(),
+            "status": Status.ACTIVE.value,
+            "created_at": now,
+            "updated_at": now,
+            **_NOT_DELETED,
+        },
+    )
+
+
+@cache
+def _show(is_admin: bool, has_project: bool) -> sa.Select[*tuple[Any, ...]]:
+    return sa.select(*rows.COLUMNS).where(
+        images.c.id == sa.bindparam("id"),
+        images.c.deleted == sa.false(),
+        rows.is_visible(is_admin=is_admin, has_project=has_project),
+    )
+
+
+@cache
+def _show_with_locations(is_admin: bool, has_project: bool) -> sa.Select[*tuple[Any, ...]]:
+    live = (
+        (image_locations.c.image_id == images.c.id)
+        & (image_locations.c.deleted == sa.false())
+        & (image_locations.c.status == Status.ACTIVE.value)
+    )
+    return (
+        _show(is_admin, has_project)
+        .add_columns(image_locations.c.id, image_locations.c.value, image_locations.c.meta_data)
+        .select_from(images.outerjoin(image_locations, live))
+    )
+
+
+def _named(image_id: str, viewer: Viewer) -> dict[str, object]:
+    return {"id": image_id, "viewer": viewer.project_id}
+
+
+def _differs(before: Image, after: Image, name: str) -> bool:
+    return bool(getattr(before, name) != getattr(after, name))
+
+
+def _update_properties(connection: Connection, before: Image, after: Image) -> None:
+    changed = {
+        name: value
+        for name, value in after.properties.items()
+        if before.properties.get(name) != value
+    }
+    removed = before.properties.keys() - after.properties.keys()
+    if changed:
+        stored = set(
+            connection.execute(
+                sa.select(image_properties.c.name).where(
+                    image_properties.c.image_id == after.id,
+                    image_properties.c.name.in_(list(changed)),
+                )
+            ).scalars()
+        )
+        _revive_properties(connection, after, {name: changed[name] for name in stored})
+        _insert_properties(
+            connection, after, {name: changed[name] for name in changed.keys() - stored}
+        )
+    if removed:
+        connection.execute(
+            _parts_left(image_properties, after.id)
+            .where(image_properties.c.name.in_(list(removed)))
+            .values(deleted=True, deleted_at=after.updated_at, updated_at=after.updated_at)
+        )
+
+
+def _revive_properties(connection: Connection, image: Image, values: dict[str, str]) -> None:
+    if values:
+        connection.execute(
+            sa.update(image_properties)
+            .where(
+                image_properties.c.image_id == image.id,
+                image_properties.c.name == sa.bindparam("which"),
+            )
+            .values(value=sa.bindparam("what"), updated_at=image.updated_at, **_NOT_DELETED),
+            [{"which": name, "what": value} for name, value in values.items()],
+        )
+
+
+def _insert_properties(connection: Connection, image: Image, values: dict[str, str]) -> None:
+    if values:
+        connection.execute(
+            sa.insert(image_properties).inline(),
+            [{**_new(image), "name": name, "value": value} for name, value in values.items()],
+        )
+
+
+def _insert_tags(connection: Connection, image: Image, tags: Iterable[str]) -> None:
+    new = [{**_new(image), "value": tag} for tag in sorted(tags)]
+    if new:
+        connection.execute(sa.insert(image_tags).inline(), new)
+
+
+def _delete_tags(connection: Connection, image: Image, tags: frozenset[str]) -> None:
+    if tags:
+        connection.execute(
+            _parts_left(image_tags, image.id)
+            .where(image_tags.c.value.in_(list(tags)))
+            .values(deleted=True, deleted_at=image.updated_at, updated_at=image.updated_at)
+        )
+
+
+def _new(image: Image) -> dict[str, object]:
+    """What all new rows of an image's parts have in common."""
+    return {
+        "image_id": image.id,
+        "created_at": image.updated_at,
+        "updated_at": image.updated_at,
+        **_NOT_DELETED,
+    }
+
+
+def _parts_left(table: sa.Table, image_id: str) -> sa.Update:
+    return sa.update(table).where(table.c.image_id == image_id, table.c.deleted == sa.false())

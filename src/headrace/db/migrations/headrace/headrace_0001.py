@@ -1,0 +1,65 @@
+"""The lease table, and the indexes that keep lists cheap in a large catalogue.
+
+Every list is an ordered walk that stops after one page.  Each sort key therefore has an index that
+begins with the two columns every list fixes (deleted, os_hidden) and ends with the tie-breakers
+(created_at, id); the lists of one owner or one visibility, which narrow before they sort, have
+theirs.  Nullable keys sort as empty or 0, so their indexes hold that expression.  MariaDB has no
+indexes on expressions: there, and on MySQL for the same SQL, the plain column is indexed.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from headrace.db import schema
+
+revision = "headrace_0001"
+down_revision = None
+
+_EMPTY_OR_VALUE = {
+    "name": "coalesce(name, '')",
+    "size": "coalesce(size, 0)",
+    "updated_at": "coalesce(updated_at, created_at)",
+    "disk_format": "coalesce(disk_format, '')",
+    "container_format": "coalesce(container_format, '')",
+}
+_INDEXES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "headrace_images_created_at": ("images", ("deleted", "os_hidden", "created_at", "id")),
+    **{
+        f"headrace_images_{key}": ("images", ("deleted", "os_hidden", key, "created_at", "id"))
+        for key in ("status", *_EMPTY_OR_VALUE)
+    },
+    **{
+        f"headrace_images_{key}": ("images", (key, "deleted", "os_hidden", "created_at", "id"))
+        for key in ("owner", "visibility")
+    },
+    "headrace_image_members_member": (
+        "image_members",
+        ("member", "deleted", "status", "image_id"),
+    ),
+    "headrace_image_tags_value": ("image_tags", ("value", "deleted", "image_id")),
+    "headrace_image_properties_value": ("image_properties", ("name", "value", "image_id")),
+    "headrace_image_locations_status": ("image_locations", ("status", "deleted", "image_id")),
+}
+
+
+def upgrade() -> None:
+    schema.OWN.create_all(op.get_bind())
+    for name, (table, columns) in _INDEXES.items():
+        if op.get_bind().dialect.name == "mysql":
+            op.create_index(name, table, list(columns), mysql_length={"value": schema.VALUE_PREFIX})
+        else:
+            op.create_index(name, table, [_expression(table, column) for column in columns])
+
+
+def downgrade() -> None:
+    for name, (table, _columns) in _INDEXES.items():
+        op.drop_index(name, table)
+    schema.OWN.drop_all(op.get_bind())
+
+
+def _expression(table: str, column: str) -> str | sa.TextClause:
+    if table == "images" and column in _EMPTY_OR_VALUE:
+        return sa.text(_EMPTY_OR_VALUE[column])
+    if table == "image_properties" and column == "value":
+        return sa.text(f"substr(value, 1, {schema.VALUE_PREFIX})")
+    return column
