@@ -1,0 +1,101 @@
+"""One accepted connection: its reading limits and the ways it can end."""
+
+import contextlib
+import socket
+import struct
+import time
+from typing import Any
+
+from gunicorn.http.unreader import SocketUnreader
+from gunicorn.workers.gthread import TConn
+
+from headrace.errors import PeerStalled
+
+# As nginx: lingering_time and lingering_timeout.
+LINGER = 30.0
+LINGER_IDLE = 5.0
+
+
+class Unreader(SocketUnreader):  # type: ignore[misc]
+    """Reads from the peer; the head of a request must have arrived by ``head_deadline``.
+
+    gunicorn itself lets a peer that sends its head byte by byte hold a thread for ever.
+    """
+
+    patience = 0.0
+    head_deadline: float | None = None
+
+    def expect_head(self, seconds: float) -> None:
+        self.patience = seconds
+        self.head_deadline = time.monotonic() + seconds
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        if self.head_deadline is None:
+            data: bytes = super().chunk(size_hint)
+            return data
+        left = self.head_deadline - time.monotonic()
+        try:
+            self.sock.settimeout(max(left, 0.001))
+            data = super().chunk(size_hint)
+        except TimeoutError as error:
+            raise PeerStalled(seconds=self.patience, moved=0) from error
+        return data
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A connection; ``stall`` is for how many seconds its peer may move nothing."""
+
+    def __init__(self, cfg: Any, sock: socket.socket, peer: Any, server: Any, stall: float) -> None:
+        super().__init__(cfg, sock, peer, server)
+        self.stall = stall
+        # Whether the peer has nothing left to send that an answer could get lost behind.
+        self.settled = False
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The kernel ends a blocking call on a silent peer (EAGAIN), so none needs a poll before it.
+        limit = struct.pack("ll", int(stall), int(stall % 1 * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def init(self) -> None:
+        """Get ready to read the next request's head."""
+        if not self.initialized:
+            super().init()
+            self.parser.unreader = Unreader(self.sock)
+        self.settled = False
+        self.parser.unreader.expect_head(self.stall)
+
+    def end_of_head(self) -> None:
+        """From here on the limit is the peer's silence alone."""
+        self.parser.unreader.head_deadline = None
+        self.sock.setblocking(True)
+
+    def linger(self, seconds: float) -> None:
+        """Say goodbye, then discard what the peer still sends, until it is done or time is up.
+
+        Closing at once would answer those bytes by a reset, on which the peer's kernel may throw
+        away the response it has not read yet (RFC 9112 section 9.6).
+        """
+        waste = bytearray(64 * 1024)
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+            while (left := deadline - time.monotonic()) > 0:
+                self.sock.settimeout(min(left, LINGER_IDLE))
+                # MSG_TRUNC on TCP drops the bytes in the kernel instead of copying them.
+                if not self.sock.recv_into(waste, len(waste), socket.MSG_TRUNC):
+                    break
+
+    def reset(self) -> None:
+        """Have ``close`` drop what the peer did not take, instead of keeping it in the kernel."""
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def cut(self) -> None:
+        """End the connection under whoever is using it: reads see its end, writes fail."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self, graceful: bool = False) -> None:
+        """Close the socket; lingering was for the request's thread, not for the main one."""
+        with contextlib.suppress(OSError):
+            self.sock.close()

@@ -1,0 +1,194 @@
+"""The embedded server: gunicorn set up in code, with our worker."""
+
+import logging
+import math
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any, NoReturn, Protocol
+
+from gunicorn import systemd
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger as GunicornLogger
+
+from headrace.errors import ConfigurationError
+from headrace.server.options import ServeOptions
+from headrace.server.worker import CUT_GRACE, Worker
+
+MAX_CONNECTIONS = 8192
+
+access_log = logging.getLogger("headrace.access")
+
+
+class Application(Protocol):
+    """A WSGI application with a life of its own in every process that serves it."""
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any], /
+    ) -> Iterable[bytes]: ...
+
+    def start(self) -> None:
+        """Begin to serve in this process; called after the fork, before the first request."""
+
+    def close(self) -> None:
+        """End in this process; called after the last request."""
+
+
+def print_listening(url: str) -> None:
+    """Tell whoever started the server that it answers."""
+    print(f"Headrace listening on {url}", flush=True)
+
+
+def serve(
+    options: ServeOptions,
+    load: Callable[[], Application],
+    on_listening: Callable[[str], None] = print_listening,
+) -> NoReturn:
+    """Serve the application that ``load`` builds until SIGTERM, SIGINT or SIGQUIT.
+
+    ``load`` runs once, before the workers are forked, so it must leave no connection and no thread
+    behind.  ``on_listening(url)`` is called once, in the first worker that answers.  Ends by
+    SystemExit, in the workers too: 0 after a signal, whether or not transfers had to be cut short
+    at the end of ``drain_timeout``.
+
+    Raises ConfigurationError when the address cannot be listened on.
+    """
+    _raise_descriptor_limit()
+    Host(options, load, on_listening, _listen(options)).run()
+    raise SystemExit(0)
+
+
+class Host(BaseApplication):  # type: ignore[misc]
+    """Settings and application, as gunicorn wants to be given them."""
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        load: Callable[[], Application],
+        on_listening: Callable[[str], None],
+        listener: int | None,
+    ) -> None:
+        self.options = options
+        self._load = load
+        self._on_listening = on_listening
+        self._listener = listener
+        # Holds one byte: the worker that gets it is the first to answer.
+        self._first, token = os.pipe()
+        os.set_blocking(self._first, False)
+        os.write(token, b"1")
+        os.close(token)
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._settings().items():
+            self.cfg.set(name, value)
+
+    def _settings(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "bind": [] if self._listener is None else [f"fd://{self._listener}"],
+            "backlog": options.backlog,
+            "workers": options.workers,
+            "threads": options.threads,
+            "worker_class": Worker,
+            "worker_connections": max(_connections(), options.threads + 1),
+            "preload_app": True,
+            "timeout": options.heartbeat,
+            # The workers keep the drain time-out themselves; this is when they are killed.
+            "graceful_timeout": math.ceil(options.drain_timeout + CUT_GRACE) + 2,
+            "keepalive": options.keepalive,
+            "http_protocols": "h1",
+            "http_parser": "python",
+            # As Glance's max_header_line: tokens can be longer than gunicorn's 8190 bytes.
+            "limit_request_line": 8190,
+            "limit_request_field_size": 16384,
+            "logger_class": Logger,
+            "accesslog": "-" if options.access_log else None,
+            "proc_name": "headrace",
+            "control_socket_disable": True,
+        }
+
+    def load(self) -> Application:
+        return self._load()
+
+    def announce(self, listener: Any) -> None:
+        """A worker answers at ``listener``."""
+        try:
+            first = os.read(self._first, 1)
+        except BlockingIOError:
+            return
+        if first:
+            self._on_listening(_url(self.options.host, listener.getsockname()))
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]
+    """gunicorn's messages and the access log, as lines of Headrace's own log."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.error_log = logging.getLogger("headrace.gunicorn")
+        # Its informative messages are about its processes: for whoever debugs them.
+        debugging = logging.getLogger("headrace").isEnabledFor(logging.DEBUG)
+        self.error_log.setLevel(logging.NOTSET if debugging else logging.WARNING)
+        self.access_log_wanted = bool(cfg.accesslog)
+
+    def access(self, resp: Any, request: Any, environ: dict[str, Any], took: timedelta) -> None:
+        """One line: peer, method, path, status, body bytes sent, microseconds, request id.
+
+        No header of the request and no query is logged: they may carry secrets.
+        """
+        if not self.access_log_wanted:
+            return
+        request_id = next(
+            (value for name, value in resp.headers if name.lower() == "x-openstack-request-id"), "-"
+        )
+        access_log.info(
+            "%s %s %s %s %d %dus %s",
+            environ.get("REMOTE_ADDR") or "-",
+            request.method,
+            request.path,
+            resp.status.split(None, 1)[0],
+            resp.sent,
+            took // timedelta(microseconds=1),
+            request_id,
+        )
+
+
+def _listen(options: ServeOptions) -> int | None:
+    """A listening socket's descriptor; None when systemd hands one over.
+
+    Our own, since gunicorn would retry for five seconds and then name no reason.
+    """
+    if systemd.listen_fds(unset_environment=False):
+        return None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(options.backlog)
+            return sock.detach()
+    except OSError as error:
+        raise ConfigurationError(
+            reason=f"cannot listen on {options.host} port {options.port}: {error.strerror}"
+        ) from error
+
+
+def _url(host: str, address: tuple[Any, ...]) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{address[1]}"
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _connections() -> int:
+    """How many connections a worker takes: each may need a socket, an image and a pipe."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 5)

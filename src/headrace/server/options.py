@@ -1,0 +1,26 @@
+"""What an operator may choose about the embedded server."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How to serve; times in seconds.
+
+    ``port`` 0 picks a free one.  ``threads`` is how many requests a worker handles at a time.
+    ``drain_timeout`` is how long transfers in flight may go on after SIGTERM, ``stall_timeout`` for
+    how long a peer may move no byte, ``keepalive`` how long a connection may wait for its next
+    request.  A worker whose main thread shows no life for ``heartbeat`` is replaced; transfers have
+    threads of their own and may take for ever.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 9292
+    workers: int = 1
+    threads: int = 64
+    drain_timeout: float = 60.0
+    stall_timeout: float = 60.0
+    keepalive: int = 75
+    heartbeat: int = 30
+    backlog: int = 2048
+    access_log: bool = True

@@ -1,0 +1,82 @@
+"""Answers: gunicorn's framing, with an Extent as the body sent by the transfer engine."""
+
+import socket
+from typing import Any
+
+from gunicorn.http import wsgi
+
+from headrace.errors import FileTruncated
+from headrace.transfer.engine import Stream, pump
+from headrace.transfer.extent import Extent
+
+SMALL_BODY = 16 * 1024
+"""Bodies up to this many bytes leave in one send with their headers: sendfile would cost more."""
+
+
+class Response(wsgi.Response):  # type: ignore[misc]
+    """One answer.  Whatever fails once ``headers_sent`` ends the connection, nothing is appended.
+
+    ``stall`` is for how many seconds the peer may take nothing.
+    """
+
+    def __init__(self, request: Any, sock: socket.socket, cfg: Any, stall: float) -> None:
+        super().__init__(request, sock, cfg)
+        self.version = "Headrace"
+        self._stall = stall
+
+    def should_close(self) -> bool:
+        return super().should_close() or not self.req.body.reusable
+
+    def send_headers(self) -> None:
+        if not self.headers_sent:
+            self._send_head()
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, together with the headers when it is the first."""
+        whole = self.response_length is not None and len(data) <= self.response_length
+        if self.headers_sent or self._omits_body or not whole:
+            super().write(data)
+        else:
+            self._send_head(data)
+            self.sent = len(data)
+
+    def write_file(self, wrapped: Any) -> None:
+        """Send what ``wsgi.file_wrapper`` was given.
+
+        Raises PeerGone, PeerStalled and FileTruncated; ValueError when Content-Length does not say
+        the extent's length.
+        """
+        extent = wrapped.filelike
+        if not isinstance(extent, Extent):
+            super().write_file(wrapped)
+        elif self._omits_body:
+            self.send_headers()
+        elif self.response_length != extent.length:
+            raise ValueError(
+                f"Content-Length is {self.response_length}, the body has {extent.length} bytes"
+            )
+        elif extent.length <= SMALL_BODY:
+            self._send_small(extent)
+        else:
+            self._send_head(more=True)
+            try:
+                pump(extent, Stream(self.sock.fileno(), stall=self._stall))
+            finally:
+                self.sent = extent.sent
+
+    def _send_small(self, extent: Extent) -> None:
+        data = extent.read()
+        if len(data) < extent.length:
+            raise FileTruncated(missing=extent.length - len(data))
+        self.write(data)
+
+    def _send_head(self, body: bytes = b"", more: bool = False) -> None:
+        """Send status line and headers; with ``more``, in one segment with what follows."""
+        self.headers_sent = True  # from here on part of it may be on the wire
+        fields = [f"{name}: {value}\r\n" for name, value in self.headers]
+        head = ("".join(self.default_headers() + fields) + "\r\n").encode("latin-1")
+        if len(body) <= SMALL_BODY:
+            self.sock.sendall(head + body, socket.MSG_MORE if more else 0)
+        else:
+            self.sock.sendall(head, socket.MSG_MORE)
+            self.sock.sendall(body)

@@ -1,0 +1,320 @@
+"""The worker process: gunicorn's threaded worker, with bytes moved by the transfer engine.
+
+What differs from gunicorn's own:
+
+- an Extent as body is sent by ``transfer.engine.pump``, a request body can be spliced;
+- ``Expect: 100-continue`` is answered by the first read of the body;
+- an answer is not lost behind a body that was refused: the connection lingers, in its own thread;
+- a connection gets a thread when it has something to say, not before;
+- on SIGTERM it first stops listening, then lets transfers finish.
+
+HTTP/1 without TLS only.  ``PRIVATE`` lists every name of gunicorn in use that is not part of its
+documented interface; a test compares it with the gunicorn installed.
+"""
+
+import errno
+import os
+import selectors
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from functools import partial
+from http import HTTPStatus
+from logging import getLogger
+from typing import Any, Protocol, cast
+
+from gunicorn import util
+from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.http import wsgi
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from gunicorn.http.errors import ParseException
+from gunicorn.http.message import Message
+from gunicorn.http.parser import Parser
+from gunicorn.http.unreader import SocketUnreader, Unreader
+from gunicorn.sock import BaseSocket
+from gunicorn.workers.base import Worker as BaseWorker
+from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
+
+from headrace.errors import Error, PeerGone, PeerStalled, TransferError
+from headrace.server.body import RequestBody
+from headrace.server.connection import LINGER, Connection
+from headrace.server.options import ServeOptions
+from headrace.server.response import Response
+
+PRIVATE: dict[type, tuple[str, ...]] = {
+    BaseSocket: ("close", "sock"),
+    BaseWorker: ("alive", "app", "cfg", "load_wsgi", "log", "notify", "sockets", "wsgi"),
+    Body: ("_read_reader", "failed", "reader"),
+    ChunkedReader: ("read",),
+    GunicornLogger: ("access", "error_log", "setup"),
+    LengthReader: ("length", "read"),
+    Message: ("_expected_100_continue", "body", "parse_headers", "unreader"),
+    Parser: ("finish_body", "unreader"),
+    PollableMethodQueue: ("close", "defer", "fileno", "run_callbacks"),
+    SocketUnreader: ("chunk", "sock"),
+    TConn: ("client", "data_ready", "init", "initialized", "parser", "server", "sock", "timeout"),
+    ThreadWorker: (
+        "_accepting",
+        "_cap_keepalive",
+        "_keepalive_after",
+        "accept",
+        "enqueue_req",
+        "finish_request",
+        "handle",
+        "handle_error",
+        "handle_quit",
+        "handle_request",
+        "is_parent_alive",
+        "keepalived_conns",
+        "max_keepalived",
+        "method_queue",
+        "murder_keepalived",
+        "murder_pending",
+        "nr_conns",
+        "on_pending_socket_readable",
+        "pending_conns",
+        "poller",
+        "set_accept_enabled",
+        "tpool",
+        "wait_for_and_dispatch_events",
+        "worker_connections",
+    ),
+    Unreader: ("take_buffered", "unread"),
+    wsgi.FileWrapper: ("filelike",),
+    wsgi.Response: (
+        "_omits_body",
+        "default_headers",
+        "headers",
+        "headers_sent",
+        "response_length",
+        "sent",
+        "should_close",
+        "status",
+        "version",
+        "write_file",
+    ),
+}
+
+STOPPING_LINGER = 2.0
+"""Seconds which a stopping worker spends on connections that are merely open."""
+
+CUT_GRACE = 3.0
+"""Seconds given to requests whose connection was cut, to clean up behind themselves."""
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+log = getLogger("headrace.server")
+
+
+class Host(Protocol):
+    """What a worker asks of the application object that gunicorn carries around."""
+
+    options: ServeOptions
+
+    def announce(self, listener: Any) -> None: ...
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """One process of the embedded server."""
+
+    alive: bool
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.host = cast(Host, self.app)
+        self.options = self.host.options
+        self._busy: set[Connection] = set()
+        self._stop_by = float("inf")
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self.wsgi.start()
+
+    # --- the main thread: accepting, dispatching, stopping
+
+    def run(self) -> None:
+        """Serve until told to stop, then stop listening, then finish what is going on."""
+        self.poller.register(
+            self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks
+        )
+        self.set_accept_enabled(True)
+        self.host.announce(self.sockets[0])
+        while self.alive and self.is_parent_alive():
+            self.notify()
+            self.set_accept_enabled(self.nr_conns < self.worker_connections)
+            self.wait_for_and_dispatch_events(timeout=1.0)
+            self.murder_keepalived()
+            self.murder_pending()
+        self.alive = False
+        self._stop_listening()
+        self._drain()
+        self.murder_keepalived(force=True)
+        self.tpool.shutdown(wait=False)
+        self.poller.close()
+        self.method_queue.close()
+        self.wsgi.close()
+        if self._busy:
+            # The interpreter would wait for their threads for ever.
+            log.error("leaving %d requests that do not end", len(self._busy))
+            os._exit(0)
+
+    def accept(self, listener: Any) -> None:
+        """Take one waiting connection; it gets a thread once it has something to say."""
+        try:
+            sock, peer = listener.accept()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                log.error("cannot accept a connection: %s", error.strerror)
+                time.sleep(0.05)  # it stays waiting: do not spin on it
+            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                raise
+            return
+        self.nr_conns += 1
+        conn = Connection(self.cfg, sock, peer, listener.getsockname(), self.options.stall_timeout)
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        self.poller.register(
+            sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn)
+        )
+
+    def enqueue_req(self, conn: Connection) -> None:
+        self._busy.add(conn)
+        super().enqueue_req(conn)
+
+    def finish_request(self, conn: Connection, future: Any) -> None:
+        self._busy.discard(conn)
+        super().finish_request(conn, future)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """SIGINT, SIGQUIT: stop without waiting for transfers in flight."""
+        self._stop_by = 0.0
+        self.alive = False
+        self.method_queue.defer(lambda: None)
+
+    def _stop_listening(self) -> None:
+        """Close the listening sockets, so that new clients are refused at once instead of hanging.
+
+        Who already waits to be accepted is served.
+        """
+        for listener in self.sockets:
+            while self._waiting(listener):
+                self.accept(listener)
+        self.set_accept_enabled(False)
+        for listener in self.sockets:
+            listener.close()
+
+    @staticmethod
+    def _waiting(listener: Any) -> bool:
+        with selectors.DefaultSelector() as selector:
+            selector.register(listener, selectors.EVENT_READ)
+            return bool(selector.select(0))
+
+    def _drain(self) -> None:
+        now = time.monotonic()
+        self._cap_keepalive(now + STOPPING_LINGER)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, now + STOPPING_LINGER)
+        self._stop_by = min(self._stop_by, now + self.options.drain_timeout)
+        if self._busy:
+            log.info("stopping: %d requests in flight", len(self._busy))
+        while self.nr_conns > 0 and time.monotonic() < self._stop_by:
+            self._turn()
+        if self._busy:
+            log.warning("stopping: cut %d requests short", len(self._busy))
+        for conn in self._busy:
+            conn.cut()
+        deadline = time.monotonic() + CUT_GRACE
+        while self._busy and time.monotonic() < deadline:
+            self._turn()
+
+    def _turn(self) -> None:
+        self.notify()
+        self.wait_for_and_dispatch_events(timeout=0.2)
+        self.murder_keepalived()
+        self.murder_pending()
+
+    # --- a request's thread
+
+    def handle(self, conn: Connection) -> Any:
+        """Serve one request of a connection; whether the connection can take another."""
+        again = super().handle(conn)
+        if again is False and not conn.settled:
+            conn.linger(LINGER if self.alive else STOPPING_LINGER)
+        return again
+
+    def handle_request(self, request: Any, conn: Connection) -> bool:
+        """Answer one request; whether the connection could take another."""
+        stall = self.options.stall_timeout
+        conn.end_of_head()
+        body = RequestBody(request, conn.sock, stall)
+        request.body = body
+        request._expected_100_continue = False  # create() would answer it now
+        started = datetime.now()
+        resp, environ = wsgi.create(
+            request, conn.sock, conn.client, conn.server, self.cfg, Response, (stall,)
+        )
+        environ["wsgi.multithread"] = True
+        environ["headrace.body"] = body
+        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
+            resp.force_close()
+        try:
+            self._answer(environ, resp)
+        except Exception as error:
+            if resp.headers_sent:
+                self._cut_short(request, conn, resp, error)
+            else:
+                self.handle_error(request, conn.sock, conn.client, error)
+                return False
+            return False
+        finally:
+            if resp.status is not None:
+                self.log.access(resp, request, environ, datetime.now() - started)
+        conn.settled = body.finished
+        return not resp.should_close()
+
+    def _answer(self, environ: dict[str, Any], resp: Response) -> None:
+        result: Iterable[bytes] = self.wsgi(environ, resp.start_response)
+        try:
+            if isinstance(result, wsgi.FileWrapper):
+                resp.write_file(result)
+            else:
+                for block in result:
+                    resp.write(block)
+            resp.close()
+        finally:
+            if hasattr(result, "close"):
+                result.close()
+
+    def _cut_short(self, request: Any, conn: Connection, resp: Response, error: Exception) -> None:
+        """An answer failed when part of it was on the wire: nothing may be added, only logged."""
+        where = f"{request.method} {request.path}: answer cut short after {resp.sent} bytes"
+        if isinstance(error, PeerStalled | BlockingIOError):
+            conn.reset()
+        conn.settled = True
+        if isinstance(error, TransferError):
+            log.warning("%s: %s", where, error)
+        elif isinstance(error, OSError):
+            log.warning("%s: %s", where, error.strerror)
+        else:
+            log.error(where, exc_info=error)
+
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        try:
+            return bool(super()._keepalive_after(conn, keepalive))
+        except (Error, ParseException, OSError):
+            # A body nobody wanted breaks off; its request has been answered.
+            return False
+
+    def handle_error(self, request: Any, client: Any, peer: Any, error: Exception) -> None:
+        """Answer a request that was not understood, or whose application failed."""
+        if isinstance(error, PeerGone):
+            return
+        if not isinstance(error, Error):
+            super().handle_error(request, client, peer, error)
+            return
+        log.warning("request refused: %s", error)
+        try:
+            phrase = HTTPStatus(error.status).phrase
+            util.write_error(client, error.status, phrase, str(error))
+        except OSError:
+            log.debug("the peer did not wait for the answer")
