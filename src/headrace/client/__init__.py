@@ -1,0 +1,11 @@
+"""The client library: ``Images(Connection("http://host:9292")).upload(image_id, "disk.qcow2")``.
+
+Standard library only; errors are those of headrace.errors.
+"""
+
+from headrace.client.connection import Answer, Connection
+from headrace.client.download import Downloaded
+from headrace.client.images import Images
+from headrace.client.upload import Body
+
+__all__ = ["Answer", "Body", "Connection", "Downloaded", "Images"]

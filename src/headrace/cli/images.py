@@ -1,0 +1,260 @@
+"""The commands about records: index, details, show, update, delete, clear."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import click
+
+from headrace.cli import completion, output
+from headrace.cli.choosing import chosen
+from headrace.cli.session import ServiceCommand, Session
+from headrace.cli.words import describe, filters, property_name
+from headrace.client import Images
+from headrace.errors import ClientError, Error, ImageNotFound, UsageError
+
+PAGE = 200  # records asked for at a time when all are wanted
+
+Command = Callable[..., None]
+
+
+def selecting(function: Command) -> Command:
+    """The words and options that select images for a list."""
+    decorators = (
+        click.argument("words", metavar="[KEY=VALUE...]", nargs=-1, shell_complete=filters_offered),
+        click.option("--limit", type=click.IntRange(min=0), help="At most so many images."),
+        click.option("--marker", metavar="ID", help="Only what comes after this image."),
+        click.option(
+            "--sort",
+            metavar="KEY[:DIR],...",
+            help="name, status, size, created_at, …; asc or desc [created_at:desc].",
+        ),
+    )
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+filters_offered = completion.filters
+forced = click.option("-f", "--force", is_flag=True, help="Do not ask.")
+dry_run = click.option("--dry-run", is_flag=True, help="Write what would be done, do nothing.")
+
+
+@click.command(cls=ServiceCommand)
+@selecting
+@click.pass_obj
+def index(
+    session: Session,
+    words: Sequence[str],
+    *,
+    limit: int | None,
+    marker: str | None,
+    sort: str | None,
+) -> None:
+    """List images, one line each.
+
+    \b
+      headrace index status=active size_min=1000000 os_distro=debian
+
+    KEY=VALUE selects by name, status, disk_format, container_format, size_min, size_max, min_ram,
+    min_disk, visibility, tag; by any other key as a property.  On a terminal the list stops after
+    each page unless --limit is given.
+    """
+    found = _selected(session, words, limit, marker, sort)
+    if session.as_json:
+        output.write_json(list(found))
+        return
+    cut = sys.stdout.isatty()
+    rows = (output.table_row(image, cut=cut) for image in found)
+    first = next(rows, None)
+    if first is None:
+        return
+    output.write(output.table_head())
+    output.pages(_chain(first, rows), _rows_per_page(limit, lines=1))
+
+
+@click.command(cls=ServiceCommand)
+@selecting
+@click.pass_obj
+def details(
+    session: Session,
+    words: Sequence[str],
+    *,
+    limit: int | None,
+    marker: str | None,
+    sort: str | None,
+) -> None:
+    """List images with all that is known of them; selected as in index."""
+    found = _selected(session, words, limit, marker, sort)
+    if session.as_json:
+        output.write_json(list(found))
+        return
+    blocks = (f"{output.SEPARATOR}\n{output.block(image, _uri(session, image))}" for image in found)
+    output.pages(blocks, _rows_per_page(limit, lines=len(output.LABELS) + 2))
+
+
+@click.command(cls=ServiceCommand)
+@click.argument("image_id", metavar="ID", shell_complete=completion.images)
+@click.pass_obj
+def show(session: Session, image_id: str) -> None:
+    """Show all that is known of one image."""
+    image = chosen(session.images(), image_id)
+    if session.as_json:
+        output.write_json(image)
+    else:
+        output.write(output.block(image, _uri(session, image)))
+
+
+@click.command(cls=ServiceCommand)
+@click.argument("image_id", metavar="ID", shell_complete=completion.images)
+@click.argument("words", metavar="KEY=VALUE...", nargs=-1, shell_complete=completion.description)
+@click.option("--remove", metavar="KEY", multiple=True, help="Remove a property; repeatable.")
+@dry_run
+@click.pass_obj
+def update(
+    session: Session,
+    image_id: str,
+    words: Sequence[str],
+    *,
+    remove: Sequence[str],
+    dry_run: bool,
+) -> None:
+    """Change what is said about an image; what is not named stays as it is.
+
+    KEY= sets a property to nothing, --remove takes it away.
+    """
+    description = describe(words)
+    for text in description.notes:
+        output.note(text)
+    if description.path is not None or description.location is not None:
+        raise UsageError(reason="update changes properties only; `headrace upload` sends data")
+    changes: dict[str, object] = dict(description.attributes)
+    removals = list(dict.fromkeys(property_name(key) for key in remove))
+    if "id" in changes:
+        raise UsageError(reason="the id of an image cannot be changed")
+    if changes.keys() & set(removals):
+        raise UsageError(reason="a property is both set and removed")
+    if not changes and not removals:
+        raise UsageError(reason="nothing to change: give KEY=VALUE or --remove KEY")
+    if dry_run:
+        output.write_json({"image": image_id, "set": changes, "remove": removals})
+        return
+    images = session.images()
+    image = images.update(str(chosen(images, image_id)["id"]), changes, removals)
+    if session.as_json:
+        output.write_json(image)
+        return
+    output.write(f"Updated image {image['id']}")
+    if session.verbose:
+        output.write(output.block(image, _uri(session, image)))
+
+
+@click.command(cls=ServiceCommand)
+@click.argument(
+    "image_ids", metavar="ID...", nargs=-1, required=True, shell_complete=completion.images
+)
+@forced
+@dry_run
+@click.pass_obj
+def delete(session: Session, image_ids: Sequence[str], *, force: bool, dry_run: bool) -> None:
+    """Delete images, after asking about each.
+
+    Where nobody can be asked, nothing is deleted without --force.
+    """
+    images = session.images()
+    _delete_all(images, _known(images, image_ids), force=force, dry_run=dry_run, each=True)
+
+
+@click.command(cls=ServiceCommand)
+@forced
+@dry_run
+@click.pass_obj
+def clear(session: Session, *, force: bool, dry_run: bool) -> None:
+    """Delete all images, hidden ones too, after asking."""
+    images = session.images()
+    hidden = images.list({"os_hidden": "true"}, page_size=PAGE)
+    found = [*images.list(page_size=PAGE), *hidden]
+    if not found:
+        return
+    if not (force or dry_run) and not _agreed(f"Delete all {len(found)} images?"):
+        raise ClientError(reason="nothing was deleted")
+    _delete_all(images, found, force=True, dry_run=dry_run, each=False)
+
+
+def _selected(
+    session: Session,
+    words: Sequence[str],
+    limit: int | None,
+    marker: str | None,
+    sort: str | None,
+) -> Iterator[dict[str, object]]:
+    # A reader who stops after the first page must not have waited for all.
+    size = output.rows_per_screen() if output.on_terminal() and not session.as_json else PAGE
+    return session.images().list(
+        filters(words), limit=limit, sort=sort, marker=marker, page_size=size
+    )
+
+
+def _rows_per_page(limit: int | None, lines: int) -> int | None:
+    """How many entries of so many lines to show before asking; None: do not ask."""
+    if limit is not None or not output.on_terminal():
+        return None
+    return max(output.rows_per_screen() // lines, 1)
+
+
+def _chain(first: str, rest: Iterable[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _uri(session: Session, image: dict[str, object]) -> str:
+    return session.images().connection.url(f"/v2/images/{image['id']}")
+
+
+def _known(images: Images, words: Iterable[str]) -> Iterator[dict[str, object]]:
+    """The records of the images meant; says which are not there, and goes on."""
+    missing = 0
+    for word in words:
+        try:
+            yield chosen(images, word)
+        except (ImageNotFound, UsageError) as error:
+            output.note(str(error))
+            missing += 1
+    if missing:
+        raise ClientError(reason=f"{missing} of the images named were not deleted")
+
+
+def _delete_all(
+    images: Images,
+    found: Iterable[dict[str, object]],
+    *,
+    force: bool,
+    dry_run: bool,
+    each: bool,
+) -> None:
+    """Delete each image, going on after one that cannot be; ClientError at the end, then."""
+    failed = 0
+    for image in found:
+        name = f"{image['id']} {output.printable(image.get('name'))}".rstrip()
+        if dry_run:
+            output.write(f"Would delete image {name}")
+            continue
+        if each and not force and not _agreed(f"Delete image {name}?"):
+            output.note(f"image {name} was not deleted")
+            failed += 1
+            continue
+        try:
+            images.delete(str(image["id"]))
+            output.write(f"Deleted image {name}")
+        except Error as error:
+            output.note(f"image {name} was not deleted: {error}")
+            failed += 1
+    if failed:
+        raise ClientError(reason=f"{failed} {'image was' if failed == 1 else 'images were'} kept")
+
+
+def _agreed(question: str) -> bool:
+    """Ask, the answer being no unless yes is said; no at once where nobody can be asked."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        output.note("there is no terminal to ask on; --force deletes without asking")
+        return False
+    return click.confirm(question, default=False, err=True)

@@ -1,0 +1,101 @@
+"""headrace serve: the embedded server.  The server's half is loaded only when it runs."""
+
+import ipaddress
+
+import click
+
+from headrace.errors import UsageError
+
+
+@click.command()
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False),
+    help="Where the database and the images lie [/var/lib/headrace as root, else under "
+    "$XDG_STATE_HOME/headrace].",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9292,
+    show_default=True,
+    help="The port to listen on; 0 picks a free one.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."
+)
+@click.option(
+    "--config-file",
+    "config_files",
+    type=click.Path(exists=True, dir_okay=False),
+    multiple=True,
+    help="Settings, such as a glance-api.conf; repeatable, later ones win.",
+)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long transfers in flight may go on after SIGTERM.",
+)
+@click.option(
+    "--unauthenticated-ok",
+    is_flag=True,
+    help="Serve other machines although nobody has to show who they are.",
+)
+@click.option("-d", "--debug", is_flag=True, help="Log more.")
+def serve(
+    *,
+    state_dir: str | None,
+    host: str,
+    port: int,
+    workers: int,
+    config_files: tuple[str, ...],
+    drain_timeout: float,
+    unauthenticated_ok: bool,
+    debug: bool,
+) -> None:
+    """Run the image service.
+
+    Without any settings it keeps all it has in the state directory and serves this machine only.
+    SIGTERM stops it: no new connections, transfers in flight are finished.
+    """
+    # Only here: a command that talks to a service starts without the server's libraries.
+    from headrace import config, log
+    from headrace.api import app
+    from headrace.server import embedded
+    from headrace.server.options import ServeOptions
+
+    overrides: dict[tuple[str, str], object] = {}
+    if state_dir is not None:
+        overrides["headrace", "state_dir"] = state_dir
+    if unauthenticated_ok:
+        overrides["headrace", "unauthenticated_ok"] = True
+    conf = config.load(config_files, overrides)
+    if not conf.headrace.unauthenticated_ok and not is_loopback(host):
+        raise UsageError(
+            reason=f"{host} is not this machine alone and no authentication is configured; "
+            "--unauthenticated-ok serves it all the same"
+        )
+    log.configure(debug)
+    options = ServeOptions(
+        host=host,
+        port=port,
+        workers=workers,
+        threads=conf.headrace.threads,
+        drain_timeout=drain_timeout,
+        stall_timeout=conf.headrace.stall_timeout,
+    )
+    embedded.serve(options, lambda: app.build(conf))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``; a name other than localhost may be anything."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,105 @@
+"""The options every command takes that talks to a service, and what they say."""
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from headrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from headrace.client import Images
+
+DEFAULT_URL = "http://127.0.0.1:9292"
+DEFAULT_PORT = 9292
+
+
+@dataclass
+class Session:
+    """Which service to talk to, and how to report."""
+
+    url: str | None = None
+    host: str | None = None
+    port: int | None = None
+    token: str | None = None
+    cafile: str | None = None
+    insecure: bool = False
+    timeout: float = 60.0
+    verbose: bool = False
+    debug: bool = False
+    as_json: bool = False
+
+    def endpoint(self) -> str:
+        """The service's URL: options before the environment, --host and --port before HEADRACE_URL.
+
+        --url together with --host or --port is a UsageError: one of them would be ignored.
+        """
+        if self.host is not None or self.port is not None:
+            if self.url is not None:
+                raise UsageError(reason="--url already says which host and port")
+            host = self.host or "127.0.0.1"
+            return f"http://{f'[{host}]' if ':' in host else host}:{self.port or DEFAULT_PORT}"
+        return self.url or os.environ.get("HEADRACE_URL") or DEFAULT_URL
+
+    def images(self) -> "Images":
+        """The service's images, over a connection that is opened by the first request."""
+        # Only here, so that what needs no service (--help, completion) does not load HTTP.
+        from headrace.client import Connection, Images
+
+        connection = Connection(
+            self.endpoint(),
+            token=self.token or os.environ.get("OS_TOKEN") or None,
+            timeout=self.timeout,
+            verify=not self.insecure,
+            cafile=self.cafile,
+            trace=trace if self.debug else None,
+        )
+        return Images(connection)
+
+
+class ServiceCommand(click.Command):
+    """A command that takes the session's options too, after its name as before it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params += session_options(hidden=True)
+
+
+def session_options(*, hidden: bool = False) -> list[click.Parameter]:
+    """The shared options; ``hidden`` where a help text would only repeat them."""
+    options: list[tuple[list[str], dict[str, Any], str]] = [
+        (["-U", "--url"], {"metavar": "URL"}, f"The service [HEADRACE_URL, else {DEFAULT_URL}]."),
+        (["-H", "--host"], {"metavar": "HOST"}, "The service's host, when it is not given as URL."),
+        (["-p", "--port"], {"type": click.IntRange(1, 65535)}, "The service's port [9292]."),
+        (["-A", "--token"], {"metavar": "TOKEN"}, "The token to show to the service [OS_TOKEN]."),
+        (["--cafile"], {"type": click.Path(exists=True)}, "Certificate authorities to trust."),
+        (["-k", "--insecure"], {"is_flag": True}, "Do not verify the service's certificate."),
+        (
+            ["--timeout"],
+            {"type": click.FloatRange(0, min_open=True), "metavar": "SECONDS"},
+            "For how long the service may do nothing [60].",
+        ),
+        (["-v", "--verbose"], {"is_flag": True}, "Say more: time, rate, how the bytes went."),
+        (["-d", "--debug"], {"is_flag": True}, "Show requests and answers, the token masked."),
+        (["--json", "as_json"], {"is_flag": True}, "Write JSON."),
+    ]
+    return [
+        click.Option(
+            names, help=text, hidden=hidden, expose_value=False, callback=_remember, **details
+        )
+        for names, details, text in options
+    ]
+
+
+def _remember(context: click.Context, option: click.Parameter, value: object) -> None:
+    session = context.ensure_object(Session)
+    assert option.name is not None
+    if context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+        setattr(session, option.name, value)
+
+
+def trace(line: str) -> None:
+    print(line.encode("ascii", "backslashreplace").decode(), file=sys.stderr)

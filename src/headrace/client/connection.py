@@ -1,0 +1,405 @@
+"""One connection to an Image API v2 service: JSON requests, and the socket for the data plane."""
+
+import base64
+import contextlib
+import html
+import http.client
+import io
+import json
+import re
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, cast
+from urllib.parse import unquote, urlencode, urlsplit
+
+from headrace import __version__
+from headrace.errors import ClientError, ConnectionFailed, Error, UsageError, from_answer
+
+JSON = "application/json"
+ERROR_CODE = "X-Headrace-Error"
+TIMEOUT_S = 60.0
+CONTINUE_WAIT_S = 1.0  # what curl waits; RFC 9110 §10.1.1 forbids to wait for ever
+ERROR_BODY_LIMIT = 64 << 10
+HEAD_LIMIT = 64 << 10
+
+Query = Mapping[str, str | Sequence[str]]
+Trace = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: the status, the headers with lower-case names, the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, object]:
+        """The body as a JSON object; ClientError if it is none (not an image service, then)."""
+        try:
+            value = json.loads(self.body)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise ClientError(reason="the answer is not a JSON object: is this an image service?")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the service is: ``prefix`` is the path before ``/v2``, without a slash at its end."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str = ""
+    user: str | None = None
+    password: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read ``http[s]://[user:password@]host[:port][/prefix][/v2[.n]]``, else UsageError."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise UsageError(reason=f"the service's URL is wrong: {error}") from error
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise UsageError(reason="the service's URL must look like http://host:9292")
+        prefix = re.sub(r"/v2(\.\d+)?$", "", parts.path.rstrip("/"))
+        return cls(
+            parts.scheme,
+            parts.hostname,
+            port or (443 if parts.scheme == "https" else 80),
+            prefix,
+            unquote(parts.username) if parts.username else None,
+            unquote(parts.password or ""),
+        )
+
+    @property
+    def url(self) -> str:
+        """The URL before ``/v2``, without user and password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.prefix}"
+
+
+class Connection:
+    """An HTTP/1.1 connection, opened at the first request, kept alive, reopened when needed.
+
+    ``endpoint`` may end in ``/v2`` and may have a path before it.  ``token`` goes out as
+    ``X-Auth-Token``; a user and password in the endpoint's URL go out as basic authentication.
+    ``timeout`` is for how many seconds the service may do nothing.  Certificates are verified
+    unless ``verify`` is False; ``cafile`` names the authorities to trust instead of the system's.
+    ``trace`` is called with one line per request and answer, the token masked.
+
+    Every failure is an error of headrace.errors: the same class the service raised, if the service
+    is Headrace; ConnectionFailed if it could not be reached or did not finish its answer.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        token: str | None = None,
+        timeout: float = TIMEOUT_S,
+        verify: bool = True,
+        cafile: str | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.endpoint = Endpoint.parse(endpoint)
+        self.timeout = timeout
+        if token and not (token.isascii() and token.isprintable()):
+            raise UsageError(reason="the token holds characters that no header may hold")
+        self._token = token
+        self._verify = verify
+        self._cafile = cafile
+        self._trace = trace or (lambda line: None)
+        self._http: http.client.HTTPConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def url(self, path: str, query: Query | None = None) -> str:
+        """The whole URL of ``path`` (which starts with ``/v2``)."""
+        return self.endpoint.url + target(path, query)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
+        media_type: str = JSON,
+    ) -> Answer:
+        """Send one request, ``body`` as JSON unless it is None; the answer, if it is 2xx."""
+        data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        headers = {"Accept": JSON}
+        if data is not None:
+            headers |= {"Content-Type": media_type, "Content-Length": str(len(data))}
+        # A kept-alive connection may be closed just as it is used again (RFC 9112 §9.3.1): a GET
+        # loses nothing by being sent once more.
+        again = method == "GET" and self._http is not None
+        try:
+            return self._request(method, path, headers, query, data)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            if not (again and isinstance(error, ConnectionError)):
+                raise self.failed(error) from error
+        try:
+            return self._request(method, path, headers, query, data)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self.failed(error) from error
+
+    def send_head(
+        self, method: str, path: str, headers: Mapping[str, str], *, query: Query | None = None
+    ) -> None:
+        """Send a request's head on the open connection, or on a new one; OSError if it fails."""
+        connection = self._ready()
+        line = target(path, query)
+        self._trace(f"> {method} {self.endpoint.prefix}{line}")
+        connection.putrequest(method, self.endpoint.prefix + line)
+        for name, value in (self._common() | dict(headers)).items():
+            self._trace(f"> {name}: {_masked(name, value)}")
+            connection.putheader(name, value)
+        connection.endheaders()
+
+    @property
+    def socket(self) -> socket.socket:
+        """The connection's socket: between send_head and answer, the body's way out."""
+        if self._http is None or self._http.sock is None:
+            raise ConnectionFailed(url=self.endpoint.url, reason="not connected")
+        return self._http.sock
+
+    @property
+    def encrypted(self) -> bool:
+        return self.endpoint.scheme == "https"
+
+    def continued(self) -> http.client.HTTPResponse | None:
+        """After a head with ``Expect: 100-continue``: None if the body may be sent.
+
+        Otherwise the service has given its final answer without the body; the connection cannot be
+        used after that, since the service may or may not wait for the announced bytes
+        (RFC 9110 §10.1.1), so it is closed with the response.
+        """
+        start = interim(self.socket, CONTINUE_WAIT_S)
+        if not start:
+            return None
+        response = http.client.HTTPResponse(_replay(self.socket, start), method="PUT")
+        response.begin()
+        self._trace(f"< {response.status} {response.reason} (before the body)")
+        return response
+
+    @contextlib.contextmanager
+    def answer(self, *, timeout: float | None = None) -> Iterator[http.client.HTTPResponse]:
+        """The answer to what was sent, its body unread; raises the error it stands for.
+
+        ``timeout`` replaces the connection's own while the head of the answer is awaited.
+        """
+        if self._http is None:
+            raise ConnectionFailed(url=self.endpoint.url, reason="not connected")
+        sock = self.socket
+        if timeout is not None:
+            sock.settimeout(timeout)
+        response = self._http.getresponse()
+        if timeout is not None and sock.fileno() >= 0:  # -1: closed with the answer
+            sock.settimeout(self.timeout)
+        self._trace(f"< {response.status} {response.reason}")
+        for name, value in response.getheaders():
+            self._trace(f"< {name}: {value}")
+        try:
+            if not 200 <= response.status < 300:
+                raise error_of(response)
+            yield response
+        finally:
+            if not response.isclosed():
+                # What is left of the body would be taken for the next answer.
+                response.close()
+                self.close()
+
+    def failed(self, error: Exception) -> ConnectionFailed:
+        """The error for an OSError or HTTPException met on this connection."""
+        if isinstance(error, TimeoutError):
+            reason = f"no answer within {self.timeout:g} s"
+        elif isinstance(error, http.client.RemoteDisconnected):
+            reason = "the connection was closed without an answer"
+        elif isinstance(error, http.client.IncompleteRead):
+            reason = "the connection was closed in the middle of the answer"
+        elif isinstance(error, http.client.HTTPException):
+            reason = f"the answer is not HTTP ({type(error).__name__})"
+        elif isinstance(error, ssl.SSLCertVerificationError):
+            reason = f"its certificate is not trusted: {error.verify_message}"
+        else:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return ConnectionFailed(url=self.endpoint.url, reason=reason)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        query: Query | None,
+        data: bytes | None,
+    ) -> Answer:
+        self.send_head(method, path, headers, query=query)
+        if data is not None:
+            self.socket.sendall(data)
+        with self.answer() as response:
+            return Answer(response.status, _headers(response), response.read())
+
+    def _ready(self) -> http.client.HTTPConnection:
+        if self._http is not None and (self._http.sock is None or _readable(self._http.sock)):
+            # Readable without a request: the service closed it, or sent what nobody asked for.
+            self.close()
+        if self._http is None:
+            connection = self._new()
+            connection.connect()
+            self._http = connection
+        return self._http
+
+    def _new(self) -> http.client.HTTPConnection:
+        host, port = self.endpoint.host, self.endpoint.port
+        if not self.encrypted:
+            return http.client.HTTPConnection(host, port, timeout=self.timeout)
+        context = ssl.create_default_context(cafile=self._cafile)
+        if not self._verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=context)
+
+    def _common(self) -> dict[str, str]:
+        headers = {"User-Agent": f"headrace/{__version__}"}
+        if self._token:
+            headers["X-Auth-Token"] = self._token
+        if self.endpoint.user is not None:
+            pair = f"{self.endpoint.user}:{self.endpoint.password}".encode()
+            headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
+        return headers
+
+
+def target(path: str, query: Query | None = None) -> str:
+    """``path`` (quoted already) with its query, as it stands in a request line."""
+    return path + ("?" + urlencode(query, doseq=True) if query else "")
+
+
+def interim(sock: socket.socket, wait: float) -> bytes:
+    """Take a ``100 Continue`` off ``sock``, waiting up to ``wait`` seconds for it.
+
+    b"" if it came, or if nothing came in time; otherwise the beginning of the final answer, as far
+    as it has arrived, or b"" at the end of the stream: sending the body then meets the error.
+    """
+    deadline = time.monotonic() + wait
+    head = b""
+    timeout = sock.gettimeout()
+    try:
+        while b"\r\n\r\n" not in head and len(head) < HEAD_LIMIT:
+            # Once a head has begun, its rest follows without delay, however late it began.
+            left = timeout if head else max(deadline - time.monotonic(), 0.001)
+            sock.settimeout(left)
+            data = sock.recv(4096)
+            if not data:
+                break
+            head += data
+    except TimeoutError:
+        if head:
+            raise
+    finally:
+        sock.settimeout(timeout)
+    if re.match(rb"HTTP/1\.1 100[ \r]", head):
+        return head.partition(b"\r\n\r\n")[2]
+    return head
+
+
+def error_of(response: http.client.HTTPResponse) -> Error:
+    """The error that an answer which is not 2xx stands for; reads a bounded part of its body."""
+    try:
+        body = response.read(ERROR_BODY_LIMIT)
+    except (OSError, http.client.HTTPException):
+        body = b""  # the status line has said enough
+    detail = message(body, response.headers.get_content_type()) or response.reason
+    if response.headers.get(ERROR_CODE) is None and not 400 <= response.status < 600:
+        detail = f"unexpected answer {response.status} {response.reason}"
+    return from_answer(response.headers.get(ERROR_CODE), response.status, detail)
+
+
+def message(body: bytes, content_type: str) -> str:
+    """What an error answer says, in one line: from JSON, HTML or plain text (contract §0)."""
+    text = body.decode("utf-8", "replace")
+    if content_type == JSON:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        found = value.get("message") if isinstance(value, dict) else None
+        text = found if isinstance(found, str) else ""
+    elif content_type == "text/html":
+        text = re.sub(r"(?is)<(head|title|h1|script|style)\b.*?</\1>", " ", text)
+    else:
+        text = re.sub(r"\A\d{3} [^\n]*\n\n", "", text)
+    return " ".join(html.unescape(re.sub(r"<[^<>]*>", " ", text)).split())
+
+
+class _Replay(io.RawIOBase):
+    """A socket's stream with bytes already taken from it put back in front."""
+
+    def __init__(self, sock: socket.socket, start: bytes) -> None:
+        self._sock = sock
+        self._start = start
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        if self._start:
+            taken = self._start[: len(buffer)]
+            buffer[: len(taken)] = taken
+            self._start = self._start[len(taken) :]
+            return len(taken)
+        return self._sock.recv_into(buffer)
+
+
+class _Replayed:
+    """What HTTPResponse asks of a socket: makefile, once."""
+
+    def __init__(self, stream: _Replay) -> None:
+        self._stream = stream
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self._stream)
+
+
+def _replay(sock: socket.socket, start: bytes) -> socket.socket:
+    return cast("socket.socket", _Replayed(_Replay(sock, start)))
+
+
+def _readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _headers(response: http.client.HTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.getheaders()}
+
+
+def _masked(name: str, value: str) -> str:
+    return "***" if name in {"X-Auth-Token", "Authorization"} else value

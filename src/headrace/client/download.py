@@ -1,0 +1,396 @@
+"""Fetching an image's data: landed beside its target, hashed meanwhile, shown when it is right."""
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import os
+import re
+import select
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from headrace.client.connection import JSON, Connection
+from headrace.client.partial import Expected, Partial, partial_name
+from headrace.errors import (
+    ClientError,
+    ConnectionFailed,
+    DataCorrupt,
+    PeerGone,
+    PeerStalled,
+    StoreFull,
+)
+from headrace.transfer.digest import Follower
+from headrace.transfer.engine import (
+    FileSink,
+    How,
+    Moved,
+    Progress,
+    Reader,
+    Sender,
+    Sink,
+    Source,
+    Stream,
+    pump_all,
+)
+
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # between attempts that brought nothing new
+STARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A finished download: what was moved, what an earlier one had left, how it was verified.
+
+    ``resumed`` is in bytes; ``verified`` is the algorithm of the hash that matched, None if there
+    was none to compare with or none was wanted.
+    """
+
+    moved: Moved
+    resumed: int
+    verified: str | None
+
+
+def to_file(
+    connection: Connection,
+    image: Mapping[str, object],
+    target: Path,
+    *,
+    resume: bool = True,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> Downloaded:
+    """Fetch the data of ``image``, a record, so that ``target`` is all of it or what it was.
+
+    What a symbolic link points to is replaced, not the link; a device or FIFO is written to.
+    """
+    target = Path(os.path.realpath(target))
+    if target.is_dir():
+        raise ClientError(reason=f"{target} is a directory")
+    if target.exists() and not target.is_file():
+        return _to_device(connection, image, target, verify=verify, progress=progress)
+    expected = Expected.of(image)
+    with contextlib.closing(Partial.open(target.parent, expected, resume=resume)) as partial:
+        for _ in range(STARTS):
+            try:
+                done = _land(connection, expected, partial, verify=verify, progress=progress)
+            except _StartOver:
+                partial.empty()
+                continue
+            except DataCorrupt:
+                partial.discard()
+                raise
+            except StoreFull as error:
+                raise ClientError(reason=f"no room is left for {target}") from error
+            partial.publish(target)
+            return done
+    raise ClientError(reason="the connection is cut again and again, and ranges are not served")
+
+
+def to_descriptor(
+    connection: Connection,
+    image: Mapping[str, object],
+    fd: int,
+    *,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> Downloaded:
+    """Fetch the data of ``image``, a record, into ``fd``; DataCorrupt comes after the bytes.
+
+    BrokenPipeError if the reader of a pipe is gone.
+    """
+    expected = Expected.of(image)
+    algorithm = expected.algorithm if verify else None
+    start = _file_position(fd)
+    readable = None if start is None or algorithm is None else _reopened(fd)
+    try:
+        if start is not None and (algorithm is None or (start == 0 and readable is not None)):
+            done = _into_file(connection, expected, fd, start, readable, algorithm, progress)
+            os.lseek(fd, start + done.moved.bytes, os.SEEK_SET)
+            return done
+    except _StartOver as error:
+        raise _cut_for_good() from error
+    finally:
+        if readable is not None:
+            os.close(readable)
+    return _into_stream(connection, expected, fd, algorithm, progress)
+
+
+def kept(image: Mapping[str, object], target: Path) -> int:
+    """How many bytes of ``image`` an interrupted download has left beside ``target``."""
+    expected = Expected.of(image)
+    path = Path(os.path.realpath(target)).parent / partial_name(expected)
+    try:
+        return path.stat().st_size if expected.algorithm else 0
+    except OSError:
+        return 0
+
+
+class _StartOver(Exception):
+    """What has landed is of no use: the service serves no ranges, or it was not right."""
+
+
+class _Arrival:
+    """An image's bytes arriving in order, over as many connections as it takes.
+
+    ``position`` is how many are there; ``sink(position)`` says where the next ones go;
+    ``watchers`` are told the position.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        expected: Expected,
+        sink: Callable[[int], Sink],
+        watchers: list[Progress],
+        position: int = 0,
+    ) -> None:
+        self._connection = connection
+        self._expected = expected
+        self._sink = sink
+        self._watchers = watchers
+        self._start = position
+        self._calls = 0
+        self._how = How.COPY
+        self.position = position
+        self._tell()
+
+    def complete(self, *, target_gone: Callable[[], bool] = lambda: False) -> Moved:
+        """Have all the rest arrive; gives up after a bounded number of attempts without progress.
+
+        BrokenPipeError if it is the target that went away.
+        """
+        failures = 0
+        while self.position != self._expected.size:
+            before = self.position
+            try:
+                self._attempt()
+                break
+            except (PeerGone, PeerStalled, ConnectionFailed) as cut:
+                self._connection.close()
+                if target_gone():
+                    raise BrokenPipeError("the reader of the data is gone") from cut
+                failures = 1 if self.position > before else failures + 1
+                if failures > len(BACKOFF_S):
+                    raise
+                time.sleep(BACKOFF_S[failures - 1])
+        return Moved(self.position - self._start, self._calls, self._how)
+
+    def _attempt(self) -> None:
+        headers = {"Accept": JSON}
+        if self.position:
+            headers["Range"] = f"bytes={self.position}-"
+        path = f"/v2/images/{quote(self._expected.image_id, safe='')}/file"
+        try:
+            self._connection.send_head("GET", path, headers)
+            sock = self._connection.socket
+            with self._connection.answer() as response:
+                self._check(response)
+                self._take(response, sock)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._connection.failed(error) from error
+
+    def _check(self, response: http.client.HTTPResponse) -> None:
+        """Refuse an answer that is not the bytes asked for."""
+        expected = self._expected
+        if response.status == http.client.NO_CONTENT:
+            raise ClientError(reason=f"image {expected.image_id} has no data")
+        if self.position:
+            if response.status != http.client.PARTIAL_CONTENT:
+                raise _StartOver
+            served = response.headers.get("Content-Range", "")
+            if not re.match(rf"bytes {self.position}-\d+/", served):
+                raise ClientError(reason=f"bytes from {self.position} were asked for, not {served}")
+        if expected.size is not None and response.length is not None:
+            size = self.position + response.length
+            if size != expected.size:
+                raise ClientError(
+                    reason=f"the service sends {size} bytes of an image of {expected.size}"
+                )
+
+    def _take(self, response: http.client.HTTPResponse, sock: socket.socket) -> None:
+        start = self.position
+
+        def progress(moved: int) -> None:
+            self.position = start + moved
+            self._tell()
+
+        moved = pump_all(self._pieces(response, sock), self._sink(start), progress=progress)
+        self._calls += moved.calls
+        self._how = moved.how
+        if self._expected.size not in {None, self.position}:
+            raise PeerGone(moved=self.position)
+
+    def _pieces(self, response: http.client.HTTPResponse, sock: socket.socket) -> Iterator[Source]:
+        """The body: what http.client has read ahead with the head, then the socket itself."""
+        if self._connection.encrypted or response.length is None:
+            yield Reader(_Body(response))
+            return
+        length = response.length
+        if not length:
+            return
+        ahead = response.fp.peek()[:length]
+        response.fp.read(len(ahead))
+        yield ahead
+        yield Stream(sock.fileno(), length - len(ahead), stall=self._connection.timeout)
+        response.length = 0
+        response.close()
+
+    def _tell(self) -> None:
+        for watcher in self._watchers:
+            watcher(self.position)
+
+
+class _Body:
+    """A response's body as the copying loop reads it."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        try:
+            return self._response.readinto(buffer)
+        except http.client.HTTPException as error:
+            raise ConnectionResetError(str(error)) from error
+
+
+class _HashingWriter:
+    """Writes to a descriptor what it also hashes."""
+
+    def __init__(self, fd: int, algorithm: str) -> None:
+        self._fd = fd
+        self.hash = hashlib.new(algorithm, usedforsecurity=False)
+
+    def sendall(self, data: memoryview, /) -> None:
+        self.hash.update(data)
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                poll.poll()
+
+
+def _land(
+    connection: Connection,
+    expected: Expected,
+    partial: Partial,
+    *,
+    verify: bool,
+    progress: Progress | None,
+) -> Downloaded:
+    """Have the image arrive in its partial file after what is there, and verify all of it."""
+    resumed = partial.size
+    algorithm = expected.algorithm if verify else None
+    try:
+        return _into_file(
+            connection, expected, partial.fd, 0, partial.fd, algorithm, progress, resumed
+        )
+    except DataCorrupt as error:
+        # Not necessarily what came now: a power cut may have damaged what was there.
+        if resumed:
+            raise _StartOver from error
+        raise
+
+
+def _into_file(
+    connection: Connection,
+    expected: Expected,
+    fd: int,
+    start: int,
+    readable: int | None,
+    algorithm: str | None,
+    progress: Progress | None,
+    resumed: int = 0,
+) -> Downloaded:
+    """Splice into the file ``fd`` from ``start`` on, and hash behind that if it is wanted."""
+    watchers = [] if progress is None else [progress]
+    follower = None
+    if algorithm is not None and readable is not None:
+        follower = Follower(readable, [algorithm])
+        watchers.append(follower.advance)
+    try:
+        arrival = _Arrival(
+            connection, expected, lambda position: FileSink(fd, start + position), watchers, resumed
+        )
+        moved = arrival.complete()
+        if follower is not None and algorithm is not None:
+            expected.verify(follower.finish(arrival.position)[algorithm])
+    finally:
+        if follower is not None:
+            follower.stop()
+    return Downloaded(moved, resumed, algorithm)
+
+
+def _into_stream(
+    connection: Connection,
+    expected: Expected,
+    fd: int,
+    algorithm: str | None,
+    progress: Progress | None,
+) -> Downloaded:
+    """Send the bytes through ``fd``: hashed, so copied, or spliced if no hash is wanted."""
+    writer = None if algorithm is None else _HashingWriter(fd, algorithm)
+    sink: Sink = Stream(fd) if writer is None else Sender(writer)
+    watchers = [] if progress is None else [progress]
+    arrival = _Arrival(connection, expected, lambda position: sink, watchers)
+    try:
+        moved = arrival.complete(target_gone=lambda: _reader_gone(fd))
+    except _StartOver as error:
+        raise _cut_for_good() from error
+    if writer is not None:
+        expected.verify(writer.hash.hexdigest())
+    return Downloaded(moved, 0, algorithm)
+
+
+def _to_device(
+    connection: Connection,
+    image: Mapping[str, object],
+    target: Path,
+    *,
+    verify: bool,
+    progress: Progress | None,
+) -> Downloaded:
+    try:
+        fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ClientError(reason=f"cannot write {target}: {error.strerror}") from error
+    try:
+        return to_descriptor(connection, image, fd, verify=verify, progress=progress)
+    finally:
+        os.close(fd)
+
+
+def _file_position(fd: int) -> int | None:
+    """Where in the regular file ``fd`` writing goes on; None if it is none that can be spliced to.
+
+    splice refuses files open for appending (EINVAL, splice(2)).
+    """
+    appending = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+    if appending or not stat.S_ISREG(os.fstat(fd).st_mode):
+        return None
+    return os.lseek(fd, 0, os.SEEK_CUR)
+
+
+def _reopened(fd: int) -> int | None:
+    """The file open as ``fd``, which a shell opens for writing, also for reading, if allowed."""
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _reader_gone(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def _cut_for_good() -> ClientError:
+    return ClientError(reason="the connection was cut, and the service serves no ranges")
