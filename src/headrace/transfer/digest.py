@@ -1,7 +1,7 @@
 """Hashes of a file that is still being written, computed behind its writer.
 
-Hashing, not copying, is the price of an upload: md5 and sha512 take 1.3 µs/KB each, receiving 0.4 to
-0.8.  So each algorithm has a thread of its own (hashlib and the system calls let go of the
+Hashing, not copying, is the price of an upload: md5 and sha512 take 1.3 µs/KB each, receiving 0.3
+to 0.8.  So each algorithm has a thread of its own (hashlib and the system calls let go of the
 interpreter's lock), which reads what has landed from the page cache into one reused buffer.  By
 pread, not by mmap: a file truncated underneath would end the process by SIGBUS.
 """
@@ -28,7 +28,7 @@ _STOP_SECONDS = 5.0
 class Follower:
     """Hashes the file open as ``fd`` from its start, as far as it has been written.
 
-    ``algorithms`` are names that hashlib knows (ValueError if not).  ``fd`` is open for reading, and
+    ``algorithms`` are names that hashlib knows (ValueError if not).  ``fd`` is open for reading and
     stays so until ``finish`` or ``stop`` has returned; its position is neither used nor moved.
 
     The writer calls ``advance`` as bytes land (it fits the ``progress`` of a pump), then ``finish``

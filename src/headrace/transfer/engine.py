@@ -53,7 +53,6 @@ __all__ = [
     "enabled",
     "pump",
     "pump_all",
-    "pump_with_head",
     "self_test",
 ]
 
@@ -79,9 +78,11 @@ class Stream:
 
     ``length`` is how many bytes to take from it as a source (None: until its end); as a sink it is
     ignored.  ``stall`` is for how many seconds it may move nothing before PeerStalled is raised
-    (None: for ever; up to twice as long where the kernel may have moved something first).
+    (None: for ever).  It may take twice as long to show; and a pipe as a sink of the copying loop
+    has no limit, since writing to it cannot be bounded without changing it for others.
 
-    On a blocking socket the stall limit is left set as SO_RCVTIMEO or SO_SNDTIMEO.
+    On a blocking socket the limit is left behind as SO_RCVTIMEO or SO_SNDTIMEO: what uses it next
+    may see BlockingIOError.
     """
 
     fd: int
@@ -161,20 +162,6 @@ def pump_all(
     return body.moved()
 
 
-def pump_with_head(
-    head: bytes, source: Source, sink: Stream | Sender, *, progress: Progress | None = None
-) -> Moved:
-    """Send ``head``, then pump ``source``: a small body shares the packet of its head.
-
-    Two small packets would wait for each other for 40 ms (Nagle, delayed acknowledgement).  What
-    is returned, reported and counted is the source alone.
-    """
-    with _Body(sink, None, progress) as body:
-        body.send_head(head, more=bool(_length(source)))
-        body.take(source)
-    return body.moved()
-
-
 def _length(source: Source) -> int | None:
     return len(source) if isinstance(source, bytes) else source.length
 
@@ -199,17 +186,6 @@ class _Body:
 
     def moved(self) -> Moved:
         return Moved(self._run.moved, self._run.calls, record.chief(self._moved))
-
-    def send_head(self, head: bytes, *, more: bool) -> None:
-        """Send what comes before the body and is no part of it."""
-        run = Run(None, linux.MAX_COUNT)
-        try:
-            if more and self._port is not None and self._port.kind is Kind.SOCKET:
-                portable.send_more(self._port, head, run)
-            else:
-                self._writer(run)(memoryview(head))
-        except OSError as error:
-            raise translated(error, 0) from error
 
     def take(self, source: Source) -> None:
         """Move one piece."""
@@ -319,7 +295,7 @@ class _Body:
         if isinstance(source, Extent) and self._port is not None and self._port.kind is Kind.FILE:
             self._by_spans(source, self._port.fd, portable.copy_range)
             return
-        write = self._writer(run)
+        write = self._writer()
         if isinstance(source, bytes):
             write(memoryview(source))
             return
@@ -334,17 +310,16 @@ class _Body:
         run = self._run
         start, at = source.offset, self._at()
         base = run.moved - start  # run.moved, when all before an offset has moved, is base + offset
-        size = os.fstat(source.fd).st_size
-        for offset, length in _spans(source, size, sink, at):
+        for offset, length in _spans(source, sink, at):
             if base + offset > run.moved:
                 run.add(base + offset - run.moved, calls=0)
             copy(run, source.fd, offset, length, sink, at + offset - start)
             if run.moved < base + offset + length:
                 return  # cut short underneath
-        hole = base + min(start + source.length, size) - run.moved
-        if hole > 0:
-            run.add(hole, calls=0)
-            os.ftruncate(sink, at + source.length)
+        end = min(start + source.length, os.fstat(source.fd).st_size)
+        if run.moved < base + end:
+            run.add(base + end - run.moved, calls=0)
+            os.ftruncate(sink, at + end - start)
 
     def _at(self) -> int:
         """Where in the file the next byte belongs; meaningless for other sinks."""
@@ -361,13 +336,13 @@ class _Body:
     def _has_more(self, source: Source, port: Port | None) -> bool:
         return self._reader(source, port)(memoryview(bytearray(1))) > 0
 
-    def _writer(self, run: Run) -> portable.Write:
+    def _writer(self) -> portable.Write:
         if isinstance(self._sink, Sender):
-            return portable.peer_writer(self._sink.writable, run)
+            return portable.peer_writer(self._sink.writable, self._run)
         assert self._port is not None, "a FileSink and a Stream have one"
         if isinstance(self._sink, FileSink):
-            return portable.file_writer(self._port.fd, self._at(), run)
-        return portable.stream_writer(self._port, run)
+            return portable.file_writer(self._port.fd, self._at(), self._run)
+        return portable.stream_writer(self._port, self._run)
 
 
 def _sink_port(sink: Sink) -> Port | None:
@@ -390,7 +365,7 @@ def _ways(source: Port, sink: Port, length: int | None) -> tuple[How, ...]:
     return () if length is not None and length < SMALL else (How.SENDFILE,)
 
 
-def _spans(source: Extent, size: int, sink: int, at: int) -> Iterable[tuple[int, int]]:
+def _spans(source: Extent, sink: int, at: int) -> Iterable[tuple[int, int]]:
     """What has to be copied of an extent for its holes to be holes in ``sink`` from ``at`` on.
 
     All of it, where what the sink has there already would show through, or where it takes the next
