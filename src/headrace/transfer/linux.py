@@ -101,8 +101,9 @@ def copy_range(
                 source, sink, min(end - offset, run.step), offset, sink_offset
             )
         except OSError as error:
-            if _refused(error, run):
-                raise Refused(_reason(error), lasting=not appends(sink)) from error
+            appending = appends(sink)  # EBADF, unlike splice's EINVAL
+            if _refused(error, run) or (appending and error.errno == errno.EBADF):
+                raise Refused(_reason(error), lasting=not appending) from error
             raise
         if count == 0:
             if not run.started:  # some virtual files have content but no size, and so give none
