@@ -57,6 +57,7 @@ def test_images_made_by_other_tools(tmp_path: Path) -> None:
         (bytes(40_000), "raw"),
         (images.iso(images.mbr(images.partition())), "iso"),
         (images.iso()[:32774], "raw"),
+        (images.qcow2()[:511], "raw"),
         (images.fixed_vhd(), "raw"),
     ],
 )

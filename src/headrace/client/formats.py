@@ -4,7 +4,8 @@ import os
 import struct
 
 _VDI_SIGNATURE = 0xBEDA107F
-_ISO_OFFSET = 32769
+_SECTOR = 512
+_ISO_DESCRIPTOR, _ISO_DESCRIPTOR_SIZE = 32768, 2048
 _ISO_IDENTIFIERS = (b"CD001", b"NSR02", b"NSR03")  # ISO 9660, UDF
 
 
@@ -16,7 +17,9 @@ def detect(fd: int, size: int) -> str:
     - a fixed-size VHD, whose only mark is a footer: servers take it for raw and refuse it as vhd;
     - a partition table, a LUKS volume: not among the formats a server takes by default.
     """
-    head = os.pread(fd, min(size, 512), 0)
+    if size < _SECTOR:
+        return "raw"
+    head = os.pread(fd, _SECTOR, 0)
     if head.startswith(b"QFI\xfb"):
         return "qcow2"
     if head.startswith(b"KDMV"):
@@ -27,6 +30,8 @@ def detect(fd: int, size: int) -> str:
         return "vhdx"
     if head[64:68] == struct.pack("<I", _VDI_SIGNATURE):
         return "vdi"
-    if size > _ISO_OFFSET and os.pread(fd, 5, _ISO_OFFSET) in _ISO_IDENTIFIERS:
-        return "iso"
+    if size >= _ISO_DESCRIPTOR + _ISO_DESCRIPTOR_SIZE:
+        identifier = os.pread(fd, 5, _ISO_DESCRIPTOR + 1)
+        if identifier in _ISO_IDENTIFIERS:
+            return "iso"
     return "raw"

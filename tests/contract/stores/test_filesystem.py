@@ -1,6 +1,7 @@
 """What the filesystem store promises beyond every store: names, modes, order of calls, crashes."""
 
 import contextlib
+import filecmp
 import logging
 import os
 import re
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ import pytest
 from headrace import errors
 from headrace.stores.base import Store
 from headrace.stores.filesystem import FilesystemStore
+from headrace.transfer.engine import pump
+from headrace.transfer.extent import Extent
 from tests.contract.stores.conftest import StartWriting
 from tests.contract.stores.storing import IMAGE_ID, OTHER_ID, descriptors, finish, get, put
 from tests.contract.stores.variants import VARIANTS
@@ -385,8 +389,32 @@ def test_a_leftover_that_was_published_already_loses_only_its_second_name(
     assert get(store, url) == b"data"
 
 
+@pytest.mark.parametrize("variant", ["named"], indirect=True)
+def test_a_sweep_between_creation_and_lock_makes_the_writer_begin_anew(
+    store: Store, datadir: Path, start_writing: StartWriting
+) -> None:
+    """The writer's flock is slowed down, so that its files stand there without a lock."""
+    removed = 0
+
+    def sweep_twice() -> None:
+        nonlocal removed
+        while removed < 2:
+            removed += store.sweep()
+            time.sleep(0.01)
+
+    sweeper = threading.Thread(target=sweep_twice, daemon=True)
+    sweeper.start()
+    slowed = ("-f", "-o", os.devnull, "-e", "inject=flock:delay_enter=300000")
+    process = start_writing("data", require_strace(), *slowed)
+    sweeper.join(timeout=60)
+    assert removed == 2
+    assert store.sweep() == 0
+    assert finish(process) == "won"
+    assert os.listdir(datadir) == [IMAGE_ID]
+
+
 def test_sweeps_without_pause_harm_no_writer_that_begins(datadir: Path) -> None:
-    """A file has a name for a moment before it has a lock; a sweep may come in between."""
+    """Writers and sweeps meet in every order that chance brings."""
     store = FilesystemStore("file", datadir, unnamed=False)
     ended = threading.Event()
 
@@ -425,3 +453,36 @@ def test_holes_stay_holes(store: Store, datadir: Path) -> None:
     with contextlib.closing(store.open(url)) as extent:
         assert extent.length == (1 << 30) + 3
         assert os.pread(extent.fd, 3, 1 << 30) == b"end"
+
+
+def test_holes_of_a_file_that_is_pumped_in_stay_holes(
+    store: Store, datadir: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    with source.open("wb") as file:
+        for offset in (0, 60 << 20, 128 << 20):
+            file.seek(offset)
+            file.write(os.urandom(1 << 20))
+        file.truncate(200 << 20)
+    require(allocated(source) < 8 << 20, "needs a file system with holes for temporary files")
+    extent = Extent(os.open(source, os.O_RDONLY | os.O_CLOEXEC), 0, 200 << 20)
+    writer = store.create(IMAGE_ID, 200 << 20)
+    with contextlib.closing(extent):
+        assert pump(extent, writer.sink, progress=writer.advance).bytes == 200 << 20
+    writer.commit()
+    assert allocated(datadir / IMAGE_ID) < 8 << 20
+    assert filecmp.cmp(source, datadir / IMAGE_ID, shallow=False)
+
+
+def test_a_disk_that_fills_up_during_a_pump_leaves_nothing(
+    mount_tmpfs: Mount, datadir: Path, variant: str
+) -> None:
+    mount_tmpfs("size=1m")
+    store = VARIANTS[variant](datadir)
+    writer = store.create(IMAGE_ID, None)
+    with pytest.raises(errors.StoreFull):
+        pump(bytes(2 << 20), writer.sink, progress=writer.advance)
+    writer.abort()
+    assert os.listdir(datadir) == []
+    content = bytes(900 << 10)
+    assert get(store, put(store, content)) == content
