@@ -6,6 +6,8 @@ ARGS =
 bin = .venv/bin
 pytest = $(bin)/python -m pytest
 parallel = --numprocesses 2 --dist loadfile
+# Tests of running servers and of peers.
+beyond = compat deploy faults
 
 .PHONY: help demo serve test test-fast test-long check bench docs lock clean components
 
@@ -22,8 +24,8 @@ serve: .venv/.ready ## run the service on 127.0.0.1:9292 (ARGS="--port 8080 …"
 test: .venv/.ready .venv-clients/.ready .venv-glance/.ready components ## install what the tests need, run all but the campaigns
 	$(pytest) $(parallel) $(ARGS)
 
-test-fast: .venv/.ready ## unit, contract and API tests, nothing installed
-	$(pytest) $(parallel) -m 'not slow and not long' tests/unit tests/contract tests/api $(ARGS)
+test-fast: .venv/.ready ## those that need no peer and take no time; nothing is installed
+	$(pytest) $(parallel) -m 'not slow and not long' $(addprefix --ignore=tests/,$(beyond)) $(ARGS)
 
 test-long: .venv/.ready .venv-clients/.ready .venv-glance/.ready components ## the campaigns: kills, faults, big images
 	$(pytest) -m long $(ARGS)
