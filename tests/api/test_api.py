@@ -8,8 +8,8 @@ import unittest
 from pathlib import Path
 
 import pytest
-from gabbi import suitemaker, utils
-from gabbi.handlers import RESPONSE_HANDLERS
+from gabbi import case, suitemaker, utils
+from gabbi.handlers import RESPONSE_HANDLERS, base, jsonhandler
 
 from headrace import config
 from headrace.api import app
@@ -22,6 +22,28 @@ SETTINGS: dict[tuple[str, str], object] = {
     ("DEFAULT", "image_tag_quota"): 3,
     ("DEFAULT", "api_limit_max"): 5,
 }
+
+
+class Data(base.ResponseHandler):  # type: ignore[misc]
+    """``response_data``: the whole body, which gabbi leaves as bytes when it is no text."""
+
+    test_key_suffix = "data"
+    test_key_value = ""
+
+    def action(self, test: case.HTTPTestCase, item: str, value: object = None) -> None:
+        """Not used: the value of the key is no collection."""
+
+    def __call__(self, test: case.HTTPTestCase) -> None:
+        if (wanted := test.test_data[self._key]) != "":
+            test.assertEqual(test.output, wanted.encode())
+
+
+class Patch(jsonhandler.JSONHandler):  # type: ignore[misc]
+    """JSON under the media types of the API's patches."""
+
+    @staticmethod
+    def accepts(content_type: str) -> bool:
+        return content_type.endswith("-json-patch")
 
 
 @pytest.mark.parametrize("file", GABBITS, ids=lambda file: file.stem)
@@ -42,7 +64,7 @@ def test_api(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         port=9292,
         fixture_module=None,
         intercept=lambda: application,
-        handlers=[handler() for handler in RESPONSE_HANDLERS],
+        handlers=[handler() for handler in (*RESPONSE_HANDLERS, Data, Patch)],
         test_loader_name=file.stem,
     )
     try:
@@ -51,6 +73,6 @@ def test_api(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     finally:
         application.close()
     assert result.testsRun == suite.countTestCases()
-    failed = [text for _, text in result.failures + result.errors]
+    failed = [f"{test.id()}: {text}" for test, text in result.failures + result.errors]
     assert not failed, "\n\n".join(failed)
     assert not result.skipped

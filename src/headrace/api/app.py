@@ -182,9 +182,8 @@ def _answer_falcon_error(
     """What the framework refuses by itself: unknown paths, wrong methods, bad framing."""
     for name, value in dict(error.headers or {}).items():
         resp.set_header(name, value)
-    reason = error.description or error.title or ""
-    ours = errors.from_answer(None, error.status_code, reason or "not found")
-    answer(req, resp, ours)
+    detail = error.description or str(error.title).partition(" ")[2]  # the title has the number
+    answer(req, resp, errors.from_answer(None, error.status_code, detail))
 
 
 def _answer_crash(

@@ -30,7 +30,7 @@ def _v21(step: object) -> Step:
     if not isinstance(step, dict):
         raise errors.InvalidPatch(reason="an operation must be an object")
     op = step.get("op")
-    if op not in _V21_OPS:
+    if not isinstance(op, str) or op not in _V21_OPS:
         raise errors.InvalidPatch(reason=f"operation {op!r} is not add, replace or remove")
     return _V21_OPS[op], _property(step.get("path")), step
 

@@ -6,7 +6,7 @@ from headrace.api.handlers import schemas
 from headrace.api.handlers.content import FileHandler
 from headrace.api.handlers.health import HealthHandler
 from headrace.api.handlers.images import ImageHandler, ImagesHandler
-from headrace.api.handlers.versions import VersionsHandler
+from headrace.api.handlers.versions import SlashHandler, VersionsHandler
 from headrace.api.schemas import Fields
 from headrace.service.content import Content
 from headrace.service.images import Images
@@ -26,6 +26,7 @@ def routes(
     return {
         "/": VersionsHandler(falcon.HTTP_300, public_endpoint),
         "/versions": VersionsHandler(falcon.HTTP_200, public_endpoint),
+        "/v2": SlashHandler(),
         "/healthcheck": HealthHandler(healthcheck_file),
         "/v2/images": ImagesHandler(images, default_limit, max_limit),
         "/v2/images/{image_id}": ImageHandler(images),

@@ -234,7 +234,7 @@ def _delete_all(
     """Delete each image, going on after one that cannot be; ClientError at the end, then."""
     failed = 0
     for image in found:
-        name = f"{image['id']} {output.printable(image.get('name'))}".rstrip()
+        name = f"{image['id']} {output.shown(image.get('name'))}".rstrip()
         if dry_run:
             output.write(f"Would delete image {name}")
             continue

@@ -9,6 +9,7 @@ from typing import cast
 import click
 
 from headrace.cli.session import session_options
+from headrace.cli.text import printable
 from headrace.errors import Error, UsageError
 
 EXIT_ERROR = 1
@@ -91,7 +92,7 @@ def main() -> None:
 
 
 def _fail(error: Error, status: int) -> int:
-    click.echo(f"headrace: {' '.join(str(error).split())}", err=True)
+    click.echo(f"headrace: {printable(' '.join(str(error).split()))}", err=True)
     return status
 
 

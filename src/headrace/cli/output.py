@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import click
 
+from headrace.cli.text import printable
+
 # Title, width and whether the text stands at the right, as the 2012 command had them.
 COLUMNS = (
     ("ID", 36, False),
@@ -42,21 +44,15 @@ LINKS = frozenset({"self", "file", "schema"})
 SEPARATOR = "=" * 80
 
 
-def printable(value: object) -> str:
-    """``value`` in one line, without what would steer a terminal or break a table."""
+def shown(value: object) -> str:
+    """A value of a record in one line."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "Yes" if value else "No"
     if isinstance(value, list):
-        return ", ".join(sorted(map(printable, value)))
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+        return ", ".join(sorted(map(shown, value)))
+    return printable(str(value))
 
 
 def table_head() -> str:
@@ -68,7 +64,7 @@ def table_head() -> str:
 def table_row(image: Mapping[str, object], *, cut: bool) -> str:
     """One image; with ``cut`` what is wider than its column ends in an ellipsis."""
     cells = [
-        _cell(printable(image.get(key)), width, right, cut=cut)
+        _cell(shown(image.get(key)), width, right, cut=cut)
         for key, (_, width, right) in zip(KEYS, COLUMNS, strict=True)
     ]
     return " ".join(cells).rstrip()
@@ -77,9 +73,9 @@ def table_row(image: Mapping[str, object], *, cut: bool) -> str:
 def block(image: Mapping[str, object], uri: str) -> str:
     """All that is known of one image, a line each."""
     lines = [f"URI: {uri}"]
-    lines += [f"{label}: {printable(image.get(key))}" for key, label in LABELS.items()]
+    lines += [f"{label}: {shown(image.get(key))}" for key, label in LABELS.items()]
     lines += [
-        f"Property '{printable(key)}': {printable(image[key])}"
+        f"Property '{printable(key)}': {shown(image[key])}"
         for key in sorted(image.keys() - LABELS.keys() - LINKS)
     ]
     return "\n".join(line.rstrip() for line in lines)

@@ -79,7 +79,7 @@ def serve(
             reason=f"{host} is not this machine alone and no authentication is configured; "
             "--unauthenticated-ok serves it all the same"
         )
-    log.configure(debug)
+    log.configure(debug or conf.debug)
     options = ServeOptions(
         host=host,
         port=port,

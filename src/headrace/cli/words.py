@@ -12,6 +12,7 @@ types; every other key is a custom property, whose value is a string.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from headrace.cli.text import printable
 from headrace.errors import NotYetSupported, UsageError
 
 KEY_LENGTH = 255
@@ -215,8 +216,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    short = text if len(text) <= 60 else text[:59] + "…"
-    return short.encode("utf-8", "backslashreplace").decode()
+    return printable(text if len(text) <= 60 else text[:59] + "…")
 
 
 TYPES: dict[str, Callable[[str, str], Value]] = {

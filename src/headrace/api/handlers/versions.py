@@ -1,4 +1,4 @@
-"""The versions document, at / and /versions."""
+"""The versions document, at / and /versions; the way from /v2 to /v2/."""
 
 import falcon
 import msgspec
@@ -16,3 +16,11 @@ class VersionsHandler:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.status = self._status
         resp.data = msgspec.json.encode(versions.document(self._base or req.prefix))
+
+
+class SlashHandler:
+    """A redirect to the same path with a slash behind it."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.status = falcon.HTTP_302
+        resp.location = f"{req.prefix}{req.path}/"
