@@ -35,7 +35,7 @@ class Data(base.ResponseHandler):  # type: ignore[misc]
 
     def __call__(self, test: case.HTTPTestCase) -> None:
         if (wanted := test.test_data[self._key]) != "":
-            test.assertEqual(test.output, wanted.encode())
+            assert test.output == wanted.encode()
 
 
 class Patch(jsonhandler.JSONHandler):  # type: ignore[misc]
