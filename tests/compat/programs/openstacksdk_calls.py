@@ -1,0 +1,91 @@
+"""openstacksdk.  Run by its own Python: FUNCTION URL FILE…"""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import openstack
+from openstack import exceptions
+from openstack.connection import Connection
+
+
+def connections(url: str) -> Iterator[Connection]:
+    """The two ways of saying where the service is when there is no catalogue."""
+    yield openstack.connect(auth_type="none", auth={"endpoint": url})
+    yield openstack.connect(auth_type="none", image_endpoint_override=url)
+
+
+@contextmanager
+def raises(cls: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except cls as error:
+        assert type(error) is cls, repr(error)
+        return
+    raise AssertionError(f"{cls.__name__} was not raised")
+
+
+def round_trip(url: str, source: str, target: str) -> None:
+    """Create with a file, list, find, update, download with its hash, delete."""
+    data = Path(source).read_bytes()
+    for cloud in connections(url):
+        image = cloud.create_image(
+            "sdk",
+            filename=source,
+            disk_format="raw",
+            container_format="bare",
+            tags=["a"],
+            validate_checksum=True,
+            wait=True,
+            os_distro="debian",
+        )
+        assert (image.status, image.size, image.tags) == ("active", len(data), ["a"])
+        assert image.checksum == hashlib.md5(data).hexdigest()
+        assert image.id in {each.id for each in cloud.image.images()}
+        assert [each.id for each in cloud.image.images(name="sdk", status="active")] == [image.id]
+        assert cloud.image.find_image("sdk").id == image.id
+        assert cloud.image.find_image(image.id).name == "sdk"
+        # Nothing is uploaded again: the hashes it keeps in the image's properties are the file's.
+        again = cloud.create_image("sdk", filename=source, validate_checksum=True)
+        assert again.id == image.id
+
+        changed = cloud.image.update_image(image.id, name="renamed", min_ram=512)
+        assert (changed.name, changed.min_ram) == ("renamed", 512)
+        assert cloud.update_image_properties(image=changed, meta={"note": "x=y"})
+        assert cloud.image.get_image(image.id).properties["note"] == "x=y"
+
+        cloud.image.download_image(image.id, output=target)
+        assert Path(target).read_bytes() == data
+        assert cloud.image.download_image(image.id).content == data
+        cloud.image.delete_image(image.id, ignore_missing=False)
+        assert cloud.image.find_image("renamed") is None
+        cloud.close()
+
+
+def errors(url: str, source: str) -> None:
+    """What is refused comes back as the SDK's own classes."""
+    for cloud in connections(url):
+        unknown = "00000000-0000-0000-0000-00000000dead"
+        with raises(exceptions.NotFoundException):
+            cloud.image.get_image(unknown)
+        with raises(exceptions.NotFoundException):
+            cloud.image.delete_image(unknown, ignore_missing=False)
+        with raises(exceptions.BadRequestException):
+            list(cloud.image.images(limit="many"))
+
+        image = cloud.image.create_image(
+            "errors", data=Path(source).read_bytes(), disk_format="raw", is_protected=True
+        )
+        with raises(exceptions.ConflictException):
+            cloud.image.upload_image(container_format="bare", disk_format="raw", id=image.id)
+        with raises(exceptions.ForbiddenException):
+            cloud.image.delete_image(image.id, ignore_missing=False)
+        cloud.image.update_image(image.id, is_protected=False)
+        cloud.image.delete_image(image.id, ignore_missing=False)
+        cloud.close()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,30 @@
+"""python-glanceclient as a library, on a running server."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.compat.conftest import Call, Clients
+from tools.serving import Serving
+
+pytestmark = pytest.mark.slow
+
+
+def test_round_trip(glanceclient: Call, image_file: Path) -> None:
+    glanceclient("round_trip", image_file)
+
+
+def test_pages(glanceclient: Call) -> None:
+    glanceclient("pages")
+
+
+def test_schema(glanceclient: Call) -> None:
+    glanceclient("schema")
+
+
+def test_errors_are_its_own_classes(glanceclient: Call, image_file: Path) -> None:
+    glanceclient("errors", image_file)
+
+
+def test_too_large(clients: Clients, small_server: Serving, image_file: Path) -> None:
+    clients.call("glanceclient_calls.py", "too_large", small_server.url, image_file)

@@ -1,0 +1,17 @@
+"""openstacksdk on a running server."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.compat.conftest import Call
+
+pytestmark = pytest.mark.slow
+
+
+def test_round_trip(openstacksdk: Call, image_file: Path, tmp_path: Path) -> None:
+    openstacksdk("round_trip", image_file, tmp_path / "down")
+
+
+def test_errors_are_its_own_classes(openstacksdk: Call, image_file: Path) -> None:
+    openstacksdk("errors", image_file)
