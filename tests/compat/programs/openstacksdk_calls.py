@@ -22,8 +22,9 @@ def raises(cls: type[Exception]) -> Iterator[None]:
     try:
         yield
     except cls as error:
-        assert type(error) is cls, repr(error)
-        return
+        if type(error) is cls:
+            return
+        raise
     raise AssertionError(f"{cls.__name__} was not raised")
 
 
