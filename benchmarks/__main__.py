@@ -1,0 +1,93 @@
+"""``python -m benchmarks [PART …] [--rounds N]``: measure, and print a table.
+
+Without a PART everything is measured, and docs/benchmarks.md written anew.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import (
+    client,
+    control,
+    download,
+    machine,
+    memory,
+    report,
+    start,
+    startup,
+    upload,
+)
+from benchmarks.plan import TMPFS, Plan
+from benchmarks.processes import ROOT
+from benchmarks.row import Row
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+RESULTS = ROOT / ".cache" / "benchmarks.json"
+
+PARTS: dict[str, Callable[[Plan], list[Row]]] = {
+    "download": download.run,
+    "upload": upload.run,
+    "client": client.run,
+    "startup": startup.run,
+    "control": control.run,
+    "start": start.run,
+    "memory": memory.run,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Measure; 1 when a target was missed."""
+    options = _parse(arguments)
+    RESULTS.parent.mkdir(exist_ok=True)
+    parts = [_measure(name, options.rounds) for name in options.parts or PARTS]
+    with tempfile.TemporaryDirectory(dir=RESULTS.parent) as disk:
+        facts = machine.describe(Plan(options.rounds, Path(disk), _tmpfs()))
+    RESULTS.write_text(report.as_json(facts, options.rounds, parts), encoding="utf-8")
+    text = report.as_markdown(facts, options.rounds, parts)
+    print(text)
+    if not options.parts:
+        report.write_into(PAGE, text)
+    missed = [row.name for part in parts for row in part.rows if row.met is False]
+    for name in missed:
+        print(f"missed: {name}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def _measure(name: str, rounds: int) -> report.Part:
+    """Run one part in directories of its own, which are gone after it."""
+    load = machine.other_load()
+    print(f"{name}: {rounds} rounds, other load {load:.0%}", file=sys.stderr, flush=True)
+    disk = Path(tempfile.mkdtemp(prefix="bench-", dir=RESULTS.parent))
+    tmpfs = _tmpfs()
+    memory_dir = None if tmpfs is None else Path(tempfile.mkdtemp(prefix="headrace-", dir=tmpfs))
+    started = time.monotonic()
+    try:
+        rows = PARTS[name](Plan(rounds, disk, memory_dir))
+        return report.Part(name, rows, time.monotonic() - started, load)
+    finally:
+        for directory in filter(None, (disk, memory_dir)):
+            shutil.rmtree(directory)
+
+
+def _tmpfs() -> Path | None:
+    return TMPFS if TMPFS.is_dir() else None
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement [5]")
+    options = parser.parse_args(arguments)
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

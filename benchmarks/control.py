@@ -1,0 +1,96 @@
+"""The control plane on SQLite: CPU of a GET of one image and of a page of a large catalogue,
+beside Glance with the same rows, and beside a small catalogue."""
+
+import contextlib
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import catalogue, cpu, glance
+from benchmarks.cpu import Server
+from benchmarks.plan import Plan, interleaved
+from benchmarks.row import Row, Target, ratio_at_most
+from tools.serving import serving
+
+LARGE, SMALL = 100_000, 1_000
+GETS = 200
+LISTS = {"large": 200, "small": 200, "Glance": 40}  # Glance's are slow: 40 a round, 200 in five
+PAGE = 25
+
+
+def run(plan: Plan) -> list[Row]:
+    """Rows of GET, of lists beside Glance, and of large beside small."""
+    with _servers(plan.disk) as servers:
+        gets = interleaved(
+            plan.rounds, {name: partial(_get, server) for name, server in servers.items()}
+        )
+        lists = interleaved(
+            plan.rounds,
+            {name: partial(_list, server, LISTS[name]) for name, server in servers.items()},
+        )
+    beside_small = "1,000 images"
+    return [
+        _row("GET of one image", gets["large"], gets["Glance"], "Glance 33", ratio_at_most(1 / 8)),
+        _row("GET of one image", gets["large"], gets["small"], beside_small, None),
+        _row("list of 25", lists["large"], lists["Glance"], "Glance 33", ratio_at_most(1 / 40)),
+        _row("list of 25", lists["large"], lists["small"], beside_small, ratio_at_most(1.1)),
+    ]
+
+
+def _row(
+    what: str, ours: list[float], other: list[float], beside: str, target: Target | None
+) -> Row:
+    return Row(f"{what}, 100,000 images: CPU/request", "ms", ours, other, beside, target)
+
+
+@contextlib.contextmanager
+def _servers(directory: Path) -> Iterator[dict[str, Server]]:
+    glance.prepare(directory / "glance", glance.free_port())
+    catalogue.fill(directory / "glance" / "glance.sqlite", LARGE)
+    for name, count in (("large", LARGE), ("small", SMALL)):
+        with serving(directory / name) as server:  # creates the tables
+            server.stop()
+        catalogue.fill(_database(directory / name), count)
+    with contextlib.ExitStack() as stack:
+        yield {
+            "large": stack.enter_context(serving(directory / "large")),
+            "small": stack.enter_context(serving(directory / "small")),
+            "Glance": stack.enter_context(glance.serving(directory / "glance")),
+        }
+
+
+def _database(state_dir: Path) -> Path:
+    (found,) = state_dir.glob("*.sqlite*")
+    return found
+
+
+def _get(server: Server) -> float:
+    """CPU ms of a GET of one image, over images of both catalogues."""
+    paths = [f"/v2/images/{catalogue.image_id(number)}" for number in range(GETS)]
+    return _demand(server, paths, lambda answer: "id" in answer)
+
+
+def _list(server: Server, count: int) -> float:
+    """CPU ms of the first page, as a client asks for it."""
+    path = f"/v2/images?limit={PAGE}"
+    return _demand(server, [path] * count, lambda answer: len(answer["images"]) == PAGE)
+
+
+def _demand(server: Server, paths: list[str], right: Callable[[dict[str, Any]], bool]) -> float:
+    _, spent = cpu.during(server, partial(_ask, server, paths, right))
+    return spent / len(paths) / 1000
+
+
+def _ask(server: Server, paths: list[str], right: Callable[[dict[str, Any]], bool]) -> None:
+    """Ask for one after another on one connection, made anew whenever the server closes it."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    with contextlib.closing(connection):
+        for path in paths:
+            connection.request("GET", path, headers={"Accept": "application/json"})
+            answer = connection.getresponse()
+            data = answer.read()
+            if answer.status != 200 or not right(json.loads(data)):
+                raise RuntimeError(f"GET {path}: {answer.status} {data[:300]!r}")

@@ -1,0 +1,103 @@
+"""Download of 1 GiB from a warm page cache: CPU of the server beside a bare sendfile loop and
+Glance, the same file behind all three."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks import cpu, glance, imageapi, processes
+from benchmarks.cpu import Server
+from benchmarks.plan import Plan, interleaved, random_file, warm
+from benchmarks.row import GIB, KIB, MB, Row, Target, ratio_at_most
+from tools.serving import serving
+
+STREAMS = (1, 8)
+_BARE, _GLANCE = "bare sendfile loop", "Glance 33"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One download: µs/KB of the server and of the whole machine, and MB/s."""
+
+    demand: float
+    machine: float
+    rate: float
+
+
+def run(plan: Plan) -> list[Row]:
+    """Rows of 1 and 8 streams."""
+    with _servers(plan.disk) as servers:
+        rows = []
+        for streams in STREAMS:
+            measures: dict[str, Callable[[], Sample]] = {
+                name: partial(_download, server, path, streams)
+                for name, (server, path) in servers.items()
+            }
+            rows += _rows(streams, interleaved(plan.rounds, measures))
+        return rows
+
+
+def _rows(streams: int, taken: dict[str, list[Sample]]) -> list[Row]:
+    name = f"download, {streams} stream{'s' if streams > 1 else ''}"
+
+    def row(what: str, unit: str, field: str, beside: str, target: Target | None = None) -> Row:
+        ours, other = (
+            [getattr(sample, field) for sample in taken[who]] for who in ("Headrace", beside)
+        )
+        return Row(f"{name}: {what}", unit, ours, other, beside, target)
+
+    return [
+        row("server CPU", "µs/KB", "demand", _BARE, ratio_at_most(1.25)),
+        row("server CPU", "µs/KB", "demand", _GLANCE, ratio_at_most(0.45)),
+        row("whole machine's CPU", "µs/KB", "machine", _BARE),
+        row("whole machine's CPU", "µs/KB", "machine", _GLANCE),
+        row("throughput", "MB/s", "rate", _BARE),
+        row("throughput", "MB/s", "rate", _GLANCE),
+    ]
+
+
+@contextlib.contextmanager
+def _servers(directory: Path) -> Iterator[dict[str, tuple[Server, str]]]:
+    """The three servers and the path of the image at each."""
+    source = directory / "image"
+    random_file(source, GIB)
+    glance.prepare(directory / "glance", glance.free_port())
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(serving(directory / "headrace"))
+        peer = stack.enter_context(glance.serving(directory / "glance"))
+        image = _put(ours, source)
+        same = _put(peer, source)
+        source.unlink()
+        file = ours.image_dir / image
+        # Literally the same file: how its pages lie in memory decides over part of the cost.
+        (peer.image_dir / same).unlink()
+        os.link(file, peer.image_dir / same)
+        warm(file)
+        bare = stack.enter_context(processes.yardstick("bare", ours.image_dir))
+        yield {
+            "Headrace": (ours, imageapi.data_path(image)),
+            _BARE: (bare, f"/{image}"),
+            _GLANCE: (peer, imageapi.data_path(same)),
+        }
+
+
+def _put(server: Server, source: Path) -> str:
+    image = imageapi.create(server)
+    processes.result("sender", str(server.port), imageapi.data_path(image), source)
+    imageapi.require_active(server, image, source.stat().st_size)
+    return image
+
+
+def _download(server: Server, path: str, streams: int) -> Sample:
+    before = cpu.busy()
+    got, spent = cpu.during(
+        server, lambda: processes.result("sink", str(server.port), path, str(streams))
+    )
+    size = got["bytes"]
+    if size != streams * GIB:
+        raise RuntimeError(f"{size} bytes came instead of {streams} times {GIB}")
+    kib = size / KIB
+    return Sample(spent / kib, (cpu.busy() - before) * 1e6 / kib, size / MB / got["seconds"])
