@@ -158,6 +158,14 @@ SOURCES: dict[str, Callable[[bytes], AbstractContextManager[Source]]] = {
 }
 
 
+def use_up(source: Source) -> None:
+    """Take what a source still has, so that its peer can finish."""
+    if isinstance(source, Stream):
+        os.set_blocking(source.fd, True)
+        while os.read(source.fd, 1 << 20):
+            pass
+
+
 # Sinks
 
 
