@@ -2,12 +2,14 @@
 
 A page is an ordered walk over an index, begun behind the marker (keyset paging) and ended after
 ``limit`` images, so that neither the size of the catalogue nor the number of the page matters.
-Three things would spoil that, and have an answer each:
+Four things would spoil that, and have an answer each:
 
 - What a project may see is a union (its own, the public ones, those shared with it), and no index
   holds a union in order.  Each is walked by itself to ``limit``, and the walks are merged.
-- A condition on a custom property or a tag may hold for every image or for one in a million.  A
-  look ahead says which: rare matches are collected and sorted, for others the walk tests each.
+- A condition such as a custom property may hold for every image or for one in a million.  A look
+  ahead says which: rare matches are collected and sorted, for others the walk tests each image.
+- What lies behind the marker is one range of an index only while all keys are columns sorted the
+  same way; otherwise it is two, and two walks.
 - NULLs sort differently on each database.  Nullable keys are compared as empty or 0.
 
 The text of a statement depends on the shape of a query only, so statements are built once each.
@@ -24,6 +26,7 @@ from sqlalchemy.engine import Connection
 from headrace import errors
 from headrace.db import rows
 from headrace.db.engine import Database
+from headrace.db.hints import unindexed
 from headrace.db.schema import (
     VALUE_PREFIX,
     image_members,
@@ -33,12 +36,12 @@ from headrace.db.schema import (
 )
 from headrace.model import ImagePage, ImageQuery, Op, Status, Viewer, Visibility
 
-# Matches of a property or tag up to which collecting and sorting them is cheaper than a walk.
+# Matches of a condition up to which collecting and sorting them is cheaper than a walk: at 1,000
+# both cost a few milliseconds in a catalogue of 300,000.
 _RARE = 1000
 _INT64_MAX = (1 << 63) - 1
 
-_Columns = sa.ColumnCollection[str, Any]
-_Key = Callable[[_Columns], sa.ColumnElement[Any]]
+_Key = Callable[[Any], sa.ColumnElement[Any]]
 _Condition = sa.ColumnElement[bool]
 _Select = sa.Select[*tuple[Any, ...]]
 
@@ -55,16 +58,13 @@ def _or_empty(name: str) -> _Key:
     return lambda columns: sa.func.coalesce(columns[name], _EMPTY)
 
 
-_SORT_KEYS: dict[str, _Key] = {
-    "name": _or_empty("name"),
-    "status": _plain("status"),
-    "container_format": _or_empty("container_format"),
-    "disk_format": _or_empty("disk_format"),
+_COLUMN_KEYS = {name: _plain(name) for name in ("status", "id", "created_at")}
+_EXPRESSION_KEYS: dict[str, _Key] = {
+    **{name: _or_empty(name) for name in ("name", "container_format", "disk_format")},
     "size": lambda columns: sa.func.coalesce(columns["size"], _ZERO),
-    "id": _plain("id"),
-    "created_at": _plain("created_at"),
     "updated_at": lambda columns: sa.func.coalesce(columns["updated_at"], columns["created_at"]),
 }
+_SORT_KEYS = _COLUMN_KEYS | _EXPRESSION_KEYS
 _TIE_BREAKERS = ("created_at", "id")
 
 _OPERATORS: dict[Op, Callable[[Any, Any], _Condition]] = {
@@ -76,13 +76,20 @@ _OPERATORS: dict[Op, Callable[[Any, Any], _Condition]] = {
     Op.LTE: lambda column, value: column <= value,
 }
 
+# Filters that an index answers, but not in the order of a walk.
+_LOOKED_UP = {
+    *((name, op) for name in ("id", "checksum", "os_hash_value") for op in (Op.EQ, Op.IN)),
+    *((name, Op.IN) for name in ("name", "owner", "status", "container_format", "disk_format")),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
     """What of a query decides the text of its statement; all else are parameters.
 
-    ``sort`` is complete.  ``properties`` and ``tags`` are numbers of conditions; ``rare`` is the
-    name of the one whose matches are few enough to begin with.
+    ``sort`` is complete.  ``properties`` and ``tags`` are numbers of conditions.  The look ahead
+    adds ``rare``, the condition whose few matches a page begins with, and ``few_shared``: whether
+    the images shared with the viewer are few.
     """
 
     is_admin: bool
@@ -96,13 +103,19 @@ class _Shape:
     tags: int
     after_marker: bool
     rare: str | None = None
+    few_shared: bool = False
+
+    @property
+    def lists_shared(self) -> bool:
+        """Whether images of others that are shared with the viewer belong to the list."""
+        return not self.is_admin and self.has_project and self.visibility in (None, "all", "shared")
 
 
 def list_page(database: Database, query: ImageQuery, viewer: Viewer) -> ImagePage:
     """One page of the images that a viewer may see (contract §1.3).
 
-    Costs the page, its parts, one statement for a marker and one for properties or tags.  Raises
-    MarkerNotFound when the marker is no image that the viewer may see.
+    Costs one statement for the page and one for its parts, one for a marker and one for a look
+    ahead.  Raises MarkerNotFound when the marker is no image that the viewer may see.
     """
     if query.limit == 0:
         return ImagePage([], full=False)
@@ -111,8 +124,7 @@ def list_page(database: Database, query: ImageQuery, viewer: Viewer) -> ImagePag
     with database.read() as connection:
         if query.marker is not None:
             values |= _marker(connection, shape, query.marker, viewer)
-        shape = replace(shape, rare=_rarest(connection, shape, values))
-        found = connection.execute(_page(shape), values).all()
+        found = connection.execute(_page(_look_ahead(connection, shape, values)), values).all()
         parts = rows.parts_of_many(connection, [row[0] for row in found]) if found else {}
     return ImagePage(
         [rows.image(row, parts.get(row[0]) or rows.Parts()) for row in found],
@@ -183,13 +195,17 @@ def _marker(
     return {f"key{number}": value for number, value in enumerate(row)}
 
 
-def _rarest(connection: Connection, shape: _Shape, values: dict[str, object]) -> str | None:
-    """The condition on a property or tag with the fewest matches, if those are few."""
-    if not shape.properties and not shape.tags:
-        return None
-    counts = connection.execute(_matches(shape.properties, shape.tags), values)
-    fewest, name = min((count, name) for name, count in counts)
-    return name if fewest < _RARE else None
+def _look_ahead(connection: Connection, shape: _Shape, values: dict[str, object]) -> _Shape:
+    """The shape with what is known only by counting."""
+    statement = _counts(shape)
+    if statement is None:
+        return shape
+    counts = {row[0]: row[1] for row in connection.execute(statement, values)}
+    few_shared = counts.pop("shared", _RARE) < _RARE
+    rare = min(counts, key=counts.__getitem__, default=None)
+    if rare is not None and counts[rare] == _RARE:
+        rare = None
+    return replace(shape, rare=rare, few_shared=few_shared)
 
 
 @lru_cache(maxsize=64)
@@ -201,15 +217,20 @@ def _keys_of_one(sort: tuple[tuple[str, bool], ...], is_admin: bool, has_project
     )
 
 
-@lru_cache(maxsize=64)
-def _matches(properties: int, tags: int) -> sa.CompoundSelect[*tuple[Any, ...]]:
-    """Each condition's name and number of matches, counted up to ``_RARE``."""
+@lru_cache(maxsize=512)
+def _counts(shape: _Shape) -> sa.CompoundSelect[*tuple[Any, ...]] | None:
+    """Each look-up's name and number of matches, counted up to ``_RARE``."""
+    lookups = dict(_lookups(shape))
+    if shape.lists_shared:
+        lookups["shared"] = _shared(shape)
+    if not lookups:
+        return None
     return sa.union_all(
         *(
             sa.select(sa.literal_column(f"'{name}'"), sa.func.count()).select_from(
-                matching.limit(_RARE).subquery()
+                lookup.limit(sa.literal_column(str(_RARE))).subquery()
             )
-            for name, matching in _matching(properties, tags)
+            for name, lookup in lookups.items()
         )
     )
 
@@ -217,14 +238,11 @@ def _matches(properties: int, tags: int) -> sa.CompoundSelect[*tuple[Any, ...]]:
 @lru_cache(maxsize=512)
 def _page(shape: _Shape) -> _Select:
     """The statement of one page."""
-    conditions = list(_conditions(shape))
     limit: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
     walks = [
-        sa.select(*rows.COLUMNS)
-        .where(*conditions, view)
-        .order_by(*_order(shape, images.c))
-        .limit(limit)
-        for view in _views(shape)
+        walk.limit(limit)
+        for view, collected in _views(shape)
+        for walk in _walks(shape, view, collected)
     ]
     if len(walks) == 1:
         return walks[0]
@@ -232,39 +250,60 @@ def _page(shape: _Shape) -> _Select:
     return sa.select(merged).order_by(*_order(shape, merged.c)).limit(limit)
 
 
-def _views(shape: _Shape) -> list[_Condition]:
-    """The parts of the catalogue that the query lists; no image is in two of them."""
+def _walks(shape: _Shape, view: _Condition, collected: _Select | None) -> Iterator[_Select]:
+    """The images of a view in their order, in walks that have none in common."""
+    ranges = list(_behind_marker(shape)) if shape.after_marker else [(sa.true(), 0)]
+    order = _order(shape, images.c)
+    conditions = [*_conditions(shape), view]
+    everything = sa.select(*rows.COLUMNS)
+    if collected is None:
+        for behind, settled in ranges:
+            yield everything.where(*conditions, behind).order_by(*order[settled:])
+    else:
+        anywhere = sa.or_(*(behind for behind, _ in ranges))
+        yield everything.where(
+            images.c.id.in_(collected), unindexed(sa.and_(*conditions, anywhere))
+        ).order_by(*order)
+
+
+def _views(shape: _Shape) -> list[tuple[_Condition, _Select | None]]:
+    """The parts of the catalogue that the query lists; no image is in two of them.
+
+    With each, the ids of the few images to begin with, or None for a walk.
+    """
+    rare = dict(_lookups(shape)).get(shape.rare or "")
     visibility, owner = images.c.visibility, images.c.owner
     wanted = visibility == sa.bindparam("visibility", type_=visibility.type)
     viewer = sa.bindparam("viewer", type_=sa.String)
     one_visibility = shape.visibility not in (None, "all")
     if shape.is_admin:
         if one_visibility:
-            return [wanted]
+            return [(wanted, rare)]
         if shape.visibility == "all":
-            return [sa.true()]
-        ours = visibility != Visibility.COMMUNITY.value
-        return [ours | (owner == viewer)] if shape.has_project else [ours]
+            return [(sa.true(), rare)]
+        listed = visibility != Visibility.COMMUNITY.value
+        return [(listed | (owner == viewer) if shape.has_project else listed, rare)]
 
-    listed_from_others = {
+    open_to_all = {
         None: [Visibility.PUBLIC],
         "all": [Visibility.PUBLIC, Visibility.COMMUNITY],
         "public": [Visibility.PUBLIC],
         "community": [Visibility.COMMUNITY],
     }.get(shape.visibility, [])
-    if not shape.has_project:
-        return [visibility == each.value for each in listed_from_others] or [sa.false()]
-    others = owner.is_(None) | (owner != viewer)
-    views: list[_Condition] = [(visibility == each.value) & others for each in listed_from_others]
-    views.append((owner == viewer) & wanted if one_visibility else owner == viewer)
-    if shape.visibility in (None, "all", "shared"):
-        shared = sa.select(image_members.c.image_id).where(
-            image_members.c.member == viewer, image_members.c.deleted == sa.false()
-        )
-        if not shape.any_member_status:
-            shared = shared.where(image_members.c.status == sa.bindparam("member_status"))
-        views.append((visibility == Visibility.SHARED.value) & others & images.c.id.in_(shared))
-    return views
+    others = (owner.is_(None) | (owner != viewer)) if shape.has_project else sa.true()
+    views: list[tuple[_Condition, _Select | None]] = [
+        ((visibility == each.value) & others, rare) for each in open_to_all
+    ]
+    if shape.has_project:
+        mine = owner == viewer
+        views.append((mine & wanted if one_visibility else mine, rare))
+    if shape.lists_shared:
+        shared = (visibility == Visibility.SHARED.value) & others
+        if rare is None and shape.few_shared:
+            views.append((shared, _shared(shape)))
+        else:
+            views.append((shared & _holds(_shared(shape), image_members), rare))
+    return views or [(sa.false(), None)]
 
 
 def _conditions(shape: _Shape) -> Iterator[_Condition]:
@@ -274,15 +313,15 @@ def _conditions(shape: _Shape) -> Iterator[_Condition]:
     yield images.c.status != Status.KILLED.value
     for number, (column, op) in enumerate(shape.filters):
         yield _filter(column, op, f"filter{number}")
-    for name, matching in _matching(shape.properties, shape.tags):
-        if name == shape.rare:
-            yield images.c.id.in_(matching)
-        else:
-            (table,) = matching.get_final_froms()
-            assert isinstance(table, sa.Table)
-            yield matching.where(table.c.image_id == images.c.id).correlate(images).exists()
-    if shape.after_marker:
-        yield _after(shape)
+    for number in range(shape.properties):
+        yield _holds(_with_property(number), image_properties)
+    for number in range(shape.tags):
+        yield _holds(_with_tag(number), image_tags)
+
+
+def _holds(lookup: _Select, table: sa.Table) -> _Condition:
+    """Whether an image is among those of a look-up in ``table``."""
+    return lookup.where(table.c.image_id == images.c.id).correlate(images).exists()
 
 
 def _filter(name: str, op: Op, parameter: str) -> _Condition:
@@ -291,38 +330,67 @@ def _filter(name: str, op: Op, parameter: str) -> _Condition:
         return column.in_(sa.bindparam(parameter, expanding=True))
     value: sa.BindParameter[Any] = sa.bindparam(parameter, type_=column.type)
     condition = _OPERATORS[op](column, value)
-    if op is Op.EQ and name in _SORT_KEYS:
-        # The index of a nullable key holds the key, not the column.
-        key = _SORT_KEYS[name](images.c)
-        return condition if key is column else condition & (key == value)
+    if op is Op.EQ and name in _EXPRESSION_KEYS:
+        # The index holds the key, in which NULL is empty: both conditions are needed.
+        return unindexed(condition) & (_EXPRESSION_KEYS[name](images.c) == value)
     return condition
 
 
-def _matching(properties: int, tags: int) -> Iterator[tuple[str, _Select]]:
-    """Every condition on a property or tag: its name, and the ids of the images it holds for."""
+def _lookups(shape: _Shape) -> Iterator[tuple[str, _Select]]:
+    """The conditions that may hold for few images: a name, and the ids of those images."""
+    for number, (column, op) in enumerate(shape.filters):
+        if (column, op) in _LOOKED_UP:
+            yield f"filter{number}", _with_column(shape, column, op, f"filter{number}")
+    for number in range(shape.properties):
+        yield f"property{number}", _with_property(number)
+    for number in range(shape.tags):
+        yield f"tag{number}", _with_tag(number)
+
+
+def _with_column(shape: _Shape, name: str, op: Op, parameter: str) -> _Select:
+    image = images.alias("found")
+    key = _SORT_KEYS.get(name, _plain(name))(image.c)
+    wanted = (
+        key.in_(sa.bindparam(parameter, expanding=True))
+        if op is Op.IN
+        else key == sa.bindparam(parameter, type_=key.type)
+    )
+    living = (image.c.deleted == sa.false()) & (
+        image.c.os_hidden == (sa.true() if shape.os_hidden else sa.false())
+    )
+    # The sort keys' indexes begin with these two columns, those of Glance's must do without.
+    return sa.select(image.c.id).where(wanted, living if name in _SORT_KEYS else unindexed(living))
+
+
+def _with_property(number: int) -> _Select:
     table = image_properties.c
-    # Literals again; PostgreSQL and SQLite index this expression.
     prefix = sa.func.substr(
         table.value, sa.literal_column("1"), sa.literal_column(str(VALUE_PREFIX))
     )
-    for number in range(properties):
-        yield (
-            f"property{number}",
-            sa.select(table.image_id).where(
-                table.name == sa.bindparam(f"property{number}"),
-                prefix == sa.bindparam(f"prefix{number}", type_=sa.Text),
-                table.value == sa.bindparam(f"value{number}"),
-                table.deleted == sa.false(),
-            ),
-        )
-    for number in range(tags):
-        yield (
-            f"tag{number}",
-            sa.select(image_tags.c.image_id).where(
-                image_tags.c.value == sa.bindparam(f"tag{number}"),
-                image_tags.c.deleted == sa.false(),
-            ),
-        )
+    return sa.select(table.image_id).where(
+        table.name == sa.bindparam(f"property{number}"),
+        prefix == sa.bindparam(f"prefix{number}", type_=sa.Text),
+        unindexed(table.value == sa.bindparam(f"value{number}")),
+        unindexed(table.deleted == sa.false()),
+    )
+
+
+def _with_tag(number: int) -> _Select:
+    return sa.select(image_tags.c.image_id).where(
+        image_tags.c.value == sa.bindparam(f"tag{number}"),
+        unindexed(image_tags.c.deleted == sa.false()),
+    )
+
+
+def _shared(shape: _Shape) -> _Select:
+    """The ids of images that the viewer is a member of."""
+    shared = sa.select(image_members.c.image_id).where(
+        image_members.c.member == sa.bindparam("viewer", type_=sa.String),
+        unindexed(image_members.c.deleted == sa.false()),
+    )
+    if shape.any_member_status:
+        return shared
+    return shared.where(image_members.c.status == sa.bindparam("member_status"))
 
 
 def _order(shape: _Shape, columns: Any) -> list[sa.ColumnElement[Any]]:
@@ -332,23 +400,46 @@ def _order(shape: _Shape, columns: Any) -> list[sa.ColumnElement[Any]]:
     ]
 
 
-def _after(shape: _Shape) -> _Condition:
-    """Behind the marker, whose sort keys are the parameters key0, key1, …"""
-    keys = [_SORT_KEYS[name](images.c) for name, _ in shape.sort]
-    marks: list[sa.BindParameter[Any]] = [
-        sa.bindparam(f"key{number}", type_=key.type) for number, key in enumerate(keys)
+def _behind_marker(shape: _Shape) -> Iterator[tuple[_Condition, int]]:
+    """What lies behind the marker, whose sort keys are the parameters key0, key1, …
+
+    In ranges of an index that have no image in common, each with the number of leading keys that
+    are the same throughout (SQLite does not see that for itself when they are expressions).
+    """
+    terms = [
+        _Term(_SORT_KEYS[name](images.c), f"key{number}", descending)
+        for number, (name, descending) in enumerate(shape.sort)
     ]
-    descending = [each for _, each in shape.sort]
-    if len(set(descending)) == 1:
-        # Compared as a row, the keys are a range of the index.
-        left, right = sa.tuple_(*keys), sa.tuple_(*marks)
-        return left < right if descending[0] else left > right
-    beyond = [
-        key < mark if down else key > mark
-        for key, mark, down in zip(keys, marks, descending, strict=True)
-    ]
-    equal = [key == mark for key, mark in zip(keys, marks, strict=True)]
-    # The first condition follows from the second, and is a range of the index.
-    return (beyond[0] | equal[0]) & sa.or_(
-        *(sa.and_(*equal[:number], beyond[number]) for number in range(len(keys)))
-    )
+    if all(name in _COLUMN_KEYS for name, _ in shape.sort) and _is_one_way(terms):
+        yield _behind(terms), 0
+    else:
+        yield terms[0].is_equal & _behind(terms[1:]), 1
+        yield terms[0].is_behind, 0
+
+
+class _Term:
+    """One sort key of a row against the marker's."""
+
+    def __init__(self, key: sa.ColumnElement[Any], parameter: str, descending: bool) -> None:
+        self.key = key
+        self.mark: sa.BindParameter[Any] = sa.bindparam(parameter, type_=key.type)
+        self.descending = descending
+        self.is_equal = key == self.mark
+        self.is_behind = key < self.mark if descending else key > self.mark
+
+
+def _is_one_way(terms: list[_Term]) -> bool:
+    return len({term.descending for term in terms}) == 1
+
+
+def _behind(terms: list[_Term]) -> _Condition:
+    """Behind the marker in the order of all terms."""
+    first, *rest = terms
+    if not rest:
+        return first.is_behind
+    if _is_one_way(terms):
+        # As a row of values, which is a range; what follows is not.
+        keys = sa.tuple_(*(term.key for term in terms))
+        marks = sa.tuple_(*(term.mark for term in terms))
+        return keys < marks if first.descending else keys > marks
+    return first.is_behind | (first.is_equal & _behind(rest))

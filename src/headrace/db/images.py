@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 from headrace import errors
 from headrace.db import rows
 from headrace.db.engine import Database, transaction
+from headrace.db.hints import unindexed
 from headrace.db.schema import (
     image_locations,
     image_members,
@@ -138,7 +139,7 @@ def data_deleted(connection: Connection, image_id: str) -> None:
         sa.update(image_locations)
         .where(
             image_locations.c.image_id == image_id,
-            image_locations.c.deleted == sa.true(),
+            unindexed(image_locations.c.deleted == sa.true()),
             image_locations.c.status == Status.PENDING_DELETE.value,
         )
         .values(status=Status.DELETED.value)
@@ -155,7 +156,7 @@ def undeleted_data(database: Database) -> list[tuple[str, str]]:
         .join(images, images.c.id == image_locations.c.image_id)
         .where(
             image_locations.c.status == Status.PENDING_DELETE.value,
-            image_locations.c.deleted == sa.true(),
+            unindexed(image_locations.c.deleted == sa.true()),
             images.c.status == Status.DELETED.value,
         )
         .order_by(image_locations.c.id)
@@ -222,7 +223,7 @@ def _show(is_admin: bool, has_project: bool) -> sa.Select[*tuple[Any, ...]]:
 def _show_with_locations(is_admin: bool, has_project: bool) -> sa.Select[*tuple[Any, ...]]:
     live = (
         (image_locations.c.image_id == images.c.id)
-        & (image_locations.c.deleted == sa.false())
+        & unindexed(image_locations.c.deleted == sa.false())
         & (image_locations.c.status == Status.ACTIVE.value)
     )
     return (
@@ -315,4 +316,6 @@ def _new(image: Image) -> dict[str, object]:
 
 
 def _parts_left(table: sa.Table, image_id: str) -> sa.Update:
-    return sa.update(table).where(table.c.image_id == image_id, table.c.deleted == sa.false())
+    return sa.update(table).where(
+        table.c.image_id == image_id, unindexed(table.c.deleted == sa.false())
+    )

@@ -12,6 +12,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from headrace.db.hints import unindexed
 from headrace.db.schema import (
     image_locations,
     image_members,
@@ -110,7 +111,7 @@ def is_visible(*, is_admin: bool, has_project: bool) -> sa.ColumnElement[bool]:
     shared_with_me = sa.exists().where(
         image_members.c.image_id == images.c.id,
         image_members.c.member == project,
-        image_members.c.deleted == sa.false(),
+        unindexed(image_members.c.deleted == sa.false()),
     )
     return (
         may
@@ -125,7 +126,7 @@ def _parts(
     def part(kind: int, table: sa.Table, *columns: Any) -> sa.Select[*tuple[Any, ...]]:
         number = sa.literal_column(str(kind), sa.Integer)
         return sa.select(table.c.image_id, number, table.c.id, *columns).where(
-            of_images[table], table.c.deleted == sa.false()
+            of_images[table], unindexed(table.c.deleted == sa.false())
         )
 
     return sa.union_all(

@@ -23,6 +23,7 @@ _EMPTY_OR_VALUE = {
     "container_format": "coalesce(container_format, '')",
 }
 _INDEXES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "headrace_images_id": ("images", ("deleted", "os_hidden", "id")),
     "headrace_images_created_at": ("images", ("deleted", "os_hidden", "created_at", "id")),
     **{
         f"headrace_images_{key}": ("images", ("deleted", "os_hidden", key, "created_at", "id"))
@@ -34,11 +35,11 @@ _INDEXES: dict[str, tuple[str, tuple[str, ...]]] = {
     },
     "headrace_image_members_member": (
         "image_members",
-        ("member", "deleted", "status", "image_id"),
+        ("member", "status", "image_id", "deleted"),
     ),
-    "headrace_image_tags_value": ("image_tags", ("value", "deleted", "image_id")),
+    "headrace_image_tags_value": ("image_tags", ("value", "image_id", "deleted")),
     "headrace_image_properties_value": ("image_properties", ("name", "value", "image_id")),
-    "headrace_image_locations_status": ("image_locations", ("status", "deleted", "image_id")),
+    "headrace_image_locations_status": ("image_locations", ("status", "image_id")),
 }
 
 
