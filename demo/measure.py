@@ -30,6 +30,11 @@ class Cost:
         return self.bytes / MB / self.wall
 
     @property
+    def cpu(self) -> float:
+        """CPU seconds of both ends."""
+        return self.client_cpu + self.server_cpu
+
+    @property
     def client_demand(self) -> float:
         """Service demand of the client: µs of CPU per KB (1024 bytes)."""
         return self.client_cpu * 1e6 / (self.bytes / KIB)

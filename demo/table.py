@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from demo.measure import KIB, Cost, transfer
@@ -21,107 +21,116 @@ UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Way:
-    """A way of moving bytes, and the environment that chooses it on both ends."""
+class Way(Enum):
+    """A way of moving bytes, and what chooses it on both ends."""
 
-    name: str
-    env: dict[str, str]
+    ZERO_COPY = "sendfile/splice", "on"
+    COPYING = "copying", "off"
+
+    def __init__(self, label: str, switch: str) -> None:
+        self.label = label
+        self.env = {"HEADRACE_SENDFILE": switch}
 
 
-WAYS = [Way("sendfile/splice", {}), Way("copying", {"HEADRACE_SENDFILE": "off"})]
+WAYS = tuple(Way)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One transfer one way, and what strace saw on the sockets when it was repeated under it."""
+ACTS = ("upload", "download")
+ROUNDS = 3
+PATIENCE = 25.0  # seconds after which no further round is begun, for slow or busy machines
 
-    act: str
-    way: Way
-    cost: Cost
-    client: Carried | None
-    server: Carried | None
+Costs = dict[tuple[str, Way], Cost]
+Calls = dict[tuple[str, Way], tuple[Carried, Carried]]
 
 
 def compare(directory: Path, size: int, say: Say) -> None:
     """Print the table of a file of ``size`` bytes."""
-    say(f"\n── What it costs: a file of {size // MIB} MiB, warm page cache, loopback")
     big = directory / "big.img"
     write_random(big, size)
-    tracer = usable_strace(directory)
-    rows = [row for way in WAYS for row in measure(directory, big, way, tracer)]
-    say(table(rows))
-    demand = digest_demand()
+    costs, rounds = measure(directory, big)
+    say(table(costs))
     say(
-        f"\nHashing is in these figures whichever way the bytes move: {demand:.1f} µs/KB (md5 and "
-        "sha512) in the server's\nupload, and sha512 in the client's download. "
-        "A client's start-up is in its figure too."
+        f"\nThe cheapest of {rounds} rounds, a client's start-up included, and in either way:\n"
+        f"- an upload is hashed by the server: md5 and sha512, {digest_demand():.1f} µs/KB here, and\n"
+        "  is on the disk (fsync) before it is answered;\n"
+        "- a download is verified by the client: sha512."
     )
-    if tracer:
-        say("\nThe system calls that carried the body over the socket, counted by strace:")
-        for row in rows:
-            assert row.client is not None
-            assert row.server is not None
-            say(f"  {row.act:9} {row.way.name:16} client {calls(row.client, size)}")
-            say(f"  {'':26} server {calls(row.server, size)}")
-    else:
-        say("\nThe system calls are not shown: there is no strace that may trace here.")
-    big.unlink()
-
-
-def measure(directory: Path, big: Path, way: Way, tracer: str | None) -> list[Row]:
-    """Upload and download ``big``: once measured, and once more under strace if there is one."""
-    costs = up_and_down(directory, big, way, None)
+    tracer = usable_strace(directory)
     if tracer is None:
-        return [Row(act, way, cost, None, None) for act, cost in costs.items()]
-    up_and_down(directory, big, way, tracer)
-    return [
-        Row(
-            act,
-            way,
-            cost,
-            strace.on_sockets(traces(directory, way) / f"client-{act}"),
-            strace.on_sockets(traces(directory, way) / f"server-{act}"),
-        )
-        for act, cost in costs.items()
-    ]
+        say("\nWhich system calls carried it is not shown: there is no strace that may trace here.")
+        return
+    say("\nThe system calls that carried the body over the socket, counted by strace:")
+    for (act, way), (client, server) in trace(directory, big, tracer).items():
+        say(f"  {act:9} {way.label:16} client {calls(client, size)}")
+        say(f"  {'':26} server {calls(server, size)}")
 
 
-def up_and_down(directory: Path, big: Path, way: Way, tracer: str | None) -> dict[str, Cost]:
-    """The cost of an upload and of the download that follows it, each with a server of its own."""
-    state = directory / f"state-{way.name.partition('/')[0]}"
-    target = directory / "big.downloaded"
-    described = [f"path={big}", "name=big", "disk_format=raw"]
-    place = traces(directory, way)
-    try:
-        with served(state, way, tracer, place / "server-upload") as server:
-            under = strace.command(tracer, place / "client-upload") if tracer else []
-            words = ["add", *described]
-            up = transfer(server, words, big.stat().st_size, env=way.env, under=under)
-        found = UUID.search(up.output)
-        if found is None:
-            raise RuntimeError(f"`headrace add` printed no image id: {up.output}")
-        with served(state, way, tracer, place / "server-download") as server:
-            under = strace.command(tracer, place / "client-download") if tracer else []
-            words = ["download", found[0], "--file", str(target)]
-            down = transfer(server, words, big.stat().st_size, env=way.env, under=under)
-        return {"upload": up, "download": down}
-    finally:
-        target.unlink(missing_ok=True)
-        shutil.rmtree(state, ignore_errors=True)
+def measure(directory: Path, big: Path) -> tuple[Costs, int]:
+    """Upload and download ``big`` each way, in turns; the cheapest run of each, and the rounds.
+
+    What else the machine does adds to a run's CPU and never takes from it, so the lowest is the
+    least disturbed.
+    """
+    best: Costs = {}
+    began = time.monotonic()
+    done = 0
+    with contextlib.ExitStack() as stack:
+        servers = {
+            way: stack.enter_context(serving(directory / way.name, env=way.env)) for way in WAYS
+        }
+        while done < ROUNDS and (done == 0 or time.monotonic() - began < PATIENCE):
+            done += 1
+            for way, server in servers.items():
+                for act, cost in up_and_down(big, way, server).items():
+                    best[act, way] = min(best.get((act, way), cost), cost, key=lambda run: run.cpu)
+    for way in WAYS:
+        shutil.rmtree(directory / way.name)
+    return best, done
 
 
-def served(
-    state: Path, way: Way, tracer: str | None, prefix: Path
-) -> contextlib.AbstractContextManager[Serving]:
-    under = strace.command(tracer, prefix) if tracer else []
-    return serving(state, env=way.env, under=under)
+def up_and_down(big: Path, way: Way, server: Serving) -> dict[str, Cost]:
+    """The cost of an upload and of a download of it; both copies are removed again."""
+    size = big.stat().st_size
+    target = big.with_suffix(".downloaded")
+    up = transfer(server, add(big), size, env=way.env)
+    image_id = added(up.output)
+    down = transfer(server, ["download", image_id, "--file", str(target)], size, env=way.env)
+    target.unlink()
+    transfer(server, ["delete", "--force", image_id], size, env=way.env)
+    return {"upload": up, "download": down}
 
 
-def traces(directory: Path, way: Way) -> Path:
-    place = directory / "traces" / way.name.partition("/")[0]
-    place.mkdir(parents=True, exist_ok=True)
-    return place
+def trace(directory: Path, big: Path, tracer: str) -> Calls:
+    """The same once more under strace, client and server: what went through their sockets."""
+    size = big.stat().st_size
+    target = big.with_suffix(".downloaded")
+    seen: Calls = {}
+    for way in WAYS:
+        state = directory / way.name
+        words = add(big)
+        for act in ACTS:
+            at_client, at_server = state / f"client-{act}", state / f"server-{act}"
+            with serving(state, env=way.env, under=strace.command(tracer, at_server)) as server:
+                under = strace.command(tracer, at_client)
+                output = transfer(server, words, size, env=way.env, under=under).output
+            seen[act, way] = (strace.on_sockets(at_client), strace.on_sockets(at_server))
+            if act == "upload":
+                words = ["download", added(output), "--file", str(target)]
+        target.unlink()
+        shutil.rmtree(state)
+    return seen
+
+
+def add(big: Path) -> list[str]:
+    return ["add", f"path={big}", "name=big", "disk_format=raw"]
+
+
+def added(output: str) -> str:
+    """The id that `headrace add` printed."""
+    found = UUID.search(output)
+    if found is None:
+        raise RuntimeError(f"`headrace add` printed no image id: {output}")
+    return found[0]
 
 
 def usable_strace(directory: Path) -> str | None:
@@ -154,21 +163,23 @@ def digest_demand() -> float:
     return (time.process_time() - started) * 1e6 / (rounds * MIB / KIB)
 
 
-def table(rows: list[Row]) -> str:
+def table(costs: Costs) -> str:
     """The figures, a transfer a line."""
     form = "{:9} {:16} {:>14} {:>7} {:>13} {:>13}"
     lines = [
         form.format("", "", "", "", "client CPU", "server CPU"),
         form.format("", "way", "bytes", "MB/s", "µs/KB", "µs/KB"),
     ]
-    for row in sorted(rows, key=lambda row: row.act, reverse=True):
-        figures = [
-            f"{row.cost.bytes:,}",
-            f"{row.cost.rate:.0f}",
-            f"{row.cost.client_demand:.2f}",
-            f"{row.cost.server_demand:.2f}",
-        ]
-        lines.append(form.format(row.act, row.way.name, *figures))
+    for act in ACTS:
+        for way in WAYS:
+            cost = costs[act, way]
+            figures = [
+                f"{cost.bytes:,}",
+                f"{cost.rate:.0f}",
+                f"{cost.client_demand:.2f}",
+                f"{cost.server_demand:.2f}",
+            ]
+            lines.append(form.format(act, way.label, *figures))
     return "\n".join(lines)
 
 
