@@ -51,8 +51,8 @@ def compare(directory: Path, size: int, say: Say) -> None:
     say(table(costs))
     say(
         f"\nThe cheapest of {rounds} rounds, a client's start-up included, and in either way:\n"
-        f"- an upload is hashed by the server: md5 and sha512, {digest_demand():.1f} µs/KB here, and\n"
-        "  is on the disk (fsync) before it is answered;\n"
+        f"- an upload is hashed by the server (md5 and sha512, {digest_demand():.1f} µs/KB here)\n"
+        "  and on the disk (fsync) before it is answered;\n"
         "- a download is verified by the client: sha512."
     )
     tracer = usable_strace(directory)
