@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ DATA = bytes(range(251)) * 16_000  # 4 MB, with no period that a page or block h
 IMAGE_ID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
 
 
-def record(data: bytes = DATA, **changes: object) -> dict[str, object]:
+def record(data: bytes = DATA, **changes: Any) -> dict[str, object]:
     return {
         "id": IMAGE_ID,
         "size": len(data),
@@ -71,7 +72,7 @@ def without_ranges(until: int | None = None) -> Callable[[Wire], None]:
     return serve
 
 
-def fetch(url: str, target: Path | int, image: dict[str, object], **options: bool) -> Downloaded:
+def fetch(url: str, target: Path | int, image: dict[str, object], **options: Any) -> Downloaded:
     with Connection(url, timeout=10) as connection:
         return Images(connection).download(image, target, **options)
 
@@ -160,7 +161,7 @@ def test_wrong_bytes_are_taken_if_nobody_minds(tmp_path: Path) -> None:
     ],
 )
 def test_the_best_hash_there_is_decides(
-    tmp_path: Path, changes: dict[str, object], verified: str | None
+    tmp_path: Path, changes: dict[str, Any], verified: str | None
 ) -> None:
     with peer(serve_from()) as found:
         done = fetch(found.url, tmp_path / "image", record(**changes))

@@ -389,7 +389,12 @@ def test_the_service_has_what_was_sent(server: Serving, file: Path, way: str) ->
             images.upload(image_id, stack.enter_context(fed(DATA)))
         else:
             ours, theirs = map(stack.enter_context, socket.socketpair())
-            sender = threading.Thread(target=lambda: (theirs.sendall(DATA), theirs.close()))
+
+            def send() -> None:
+                theirs.sendall(DATA)
+                theirs.shutdown(socket.SHUT_WR)
+
+            sender = threading.Thread(target=send)
             sender.start()
             images.upload(image_id, ours.fileno())
             sender.join()

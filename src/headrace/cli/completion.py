@@ -38,7 +38,9 @@ FILTERS = ("name", "status", "tag", "size_min", "size_max", "min_ram", "min_disk
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.pass_context
 def command(context: click.Context, shell: str | None) -> None:
-    """Write the completion script of SHELL, which is that of $SHELL if it is not given.
+    """Write the completion script of a shell.
+
+    SHELL is that of $SHELL if it is not given.
 
     \b
       eval "$(headrace completion bash)"

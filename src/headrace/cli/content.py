@@ -18,10 +18,11 @@ from headrace.cli.words import Description, describe
 from headrace.client import Images
 from headrace.client.download import Downloaded, kept
 from headrace.client.upload import Body, Kind
-from headrace.errors import Error, NotYetSupported, UsageError
+from headrace.errors import Conflict, Error, NotYetSupported, UsageError
 from headrace.transfer.engine import Moved
 
 STDOUT = 1
+SETTLING_S = (0.1, 0.3, 1.0)
 WAYS = {Kind.FILE: "sendfile", Kind.PIPE: "splice", Kind.OTHER: "copying"}
 
 no_progress = click.option(
@@ -39,7 +40,7 @@ dry_run = click.option("--dry-run", is_flag=True, help="Write what would be sent
 def add(
     session: Session, words: Sequence[str], *, keep: bool, dry_run: bool, no_progress: bool
 ) -> None:
-    """Add an image; its data is path=FILE, or what stands on standard input.
+    """Add an image; its data is path=FILE, or standard input.
 
     \b
       headrace add name=noble path=noble.img
@@ -77,9 +78,10 @@ def add(
 @no_progress
 @click.pass_obj
 def upload(session: Session, image_id: str, words: Sequence[str], *, no_progress: bool) -> None:
-    """Send the data of an image that has none yet: path=FILE, or standard input.
+    """Send the data of an image that has none yet.
 
-    A disk_format or container_format that the record lacks is set first, as `headrace add` would.
+    The data is path=FILE, or standard input.  A disk_format or container_format that the record
+    lacks is set first, as `headrace add` would.
     """
     description = _described(words)
     if description.attributes:
@@ -214,11 +216,22 @@ def _removed_on_failure(images: Images, image_id: str, *, keep: bool) -> Iterato
             output.note(f"the record {image_id} is kept, without data")
             raise
         try:
-            images.delete(image_id)
+            _delete_settled(images, image_id)
             output.note(f"the record {image_id} was removed again")
         except Error as error:
             output.note(f"the record {image_id} was made and could not be removed: {error}")
         raise
+
+
+def _delete_settled(images: Images, image_id: str) -> None:
+    """Delete an image whose upload the service may only now find to be over."""
+    for delay in SETTLING_S:
+        try:
+            images.delete(image_id)
+            return
+        except Conflict:
+            time.sleep(delay)
+    images.delete(image_id)
 
 
 @contextlib.contextmanager

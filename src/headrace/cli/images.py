@@ -83,7 +83,10 @@ def details(
     marker: str | None,
     sort: str | None,
 ) -> None:
-    """List images with all that is known of them; selected as in index."""
+    """List images with all that is known of them.
+
+    KEY=VALUE selects them as in index.
+    """
     found = _selected(session, words, limit, marker, sort)
     if session.as_json:
         output.write_json(list(found))
@@ -118,9 +121,9 @@ def update(
     remove: Sequence[str],
     dry_run: bool,
 ) -> None:
-    """Change what is said about an image; what is not named stays as it is.
+    """Change what is said about an image.
 
-    KEY= sets a property to nothing, --remove takes it away.
+    What is not named stays as it is.  KEY= sets a property to nothing, --remove takes it away.
     """
     description = describe(words)
     for text in description.notes:

@@ -38,6 +38,16 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
 class Commands(click.Group):
     """A group whose commands are imported when they are asked for."""
 
+    def invoke(self, context: click.Context) -> object:
+        try:
+            result = super().invoke(context)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            # The reader of the output is gone, which is its right: `headrace index | head`.
+            _forget_output()
+            raise click.exceptions.Exit(EXIT_PIPE) from None
+
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -70,7 +80,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; its exit status.  Every error ends here, in one line on stderr."""
     try:
         result = cli.main(args=arguments, prog_name="headrace", standalone_mode=False)
-        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         error.show()
@@ -80,11 +89,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Error as error:
         return _fail(error, EXIT_ERROR)
     except (click.Abort, KeyboardInterrupt):
-        click.echo(err=True)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        _forget_output()
-        return EXIT_PIPE
 
 
 def main() -> None:
