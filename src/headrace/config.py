@@ -1,9 +1,9 @@
 """Every setting of Headrace, one row each, as oslo.config options.
 
-Names, groups and defaults are those of ``glance-api.conf`` wherever Glance has the same thing, so an
-operator's file is read as it is; what only Headrace has lies in the group ``[headrace]``.  Options
-of a file that Headrace does not know are ignored.  Each may also be set in the environment as
-``OS_<GROUP>__<OPTION>`` (oslo.config's own convention).
+Names, groups and defaults are those of ``glance-api.conf`` wherever Glance has the same thing, so
+that an operator's file is read as it is; what only Headrace has lies in the group ``[headrace]``.
+Options of a file that Headrace does not know are ignored.  Each may also be set in the environment
+as ``OS_<GROUP>__<OPTION>`` (oslo.config's own convention).
 """
 
 import os
@@ -54,7 +54,7 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.URIOpt(
             "public_endpoint",
             schemes=["http", "https"],
-            help="Base of the links in the versions document; the request's own address when unset.",
+            help="Base of the links in the versions document; the request's own when unset.",
         ),
         cfg.IntOpt(
             "max_request_id_length",
