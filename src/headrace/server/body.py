@@ -1,5 +1,6 @@
 """The body of a request: read by the application, or taken in pieces that can be spliced."""
 
+import math
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -48,8 +49,11 @@ class RequestBody(Body):  # type: ignore[misc]
 
     @property
     def reusable(self) -> bool:
-        """Whether the connection can take another request after this one is answered."""
-        return not self.failed and getattr(self.reader, "length", 0) <= DRAIN_BYTES
+        """Whether the connection can take another request after this one is answered.
+
+        A chunked body that nobody read is of unknown size, so its connection is not promised.
+        """
+        return not self.failed and getattr(self.reader, "length", math.inf) <= DRAIN_BYTES
 
     @property
     def finished(self) -> bool:

@@ -48,7 +48,7 @@ class Connection(TConn):  # type: ignore[misc]
     def __init__(self, cfg: Any, sock: socket.socket, peer: Any, server: Any, stall: float) -> None:
         super().__init__(cfg, sock, peer, server)
         self.stall = stall
-        # Whether the peer has nothing left to send that an answer could get lost behind.
+        # Whether the request has been read to its end.
         self.settled = False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # The kernel ends a blocking call on a silent peer (EAGAIN), so none needs a poll before it.
@@ -68,6 +68,13 @@ class Connection(TConn):  # type: ignore[misc]
         """From here on the limit is the peer's silence alone."""
         self.parser.unreader.head_deadline = None
         self.sock.setblocking(True)
+
+    def unread(self) -> bool:
+        """Whether something has arrived that nobody will read, a pipelined request say."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
     def linger(self, seconds: float) -> None:
         """Say goodbye, then discard what the peer still sends, until it is done or time is up.

@@ -5,7 +5,7 @@ from typing import Any
 
 from gunicorn.http import wsgi
 
-from headrace.errors import FileTruncated
+from headrace.errors import FileTruncated, TransferError
 from headrace.transfer.engine import Stream, pump
 from headrace.transfer.extent import Extent
 
@@ -63,6 +63,15 @@ class Response(wsgi.Response):  # type: ignore[misc]
                 pump(extent, Stream(self.sock.fileno(), stall=self._stall))
             finally:
                 self.sent = extent.sent
+
+    def close(self) -> None:
+        """End the answer.  Raises TransferError when the application gave less than it announced.
+
+        gunicorn would keep the connection, and the next answer would fill up this one.
+        """
+        super().close()
+        if not self._omits_body and self.sent < (self.response_length or 0):
+            raise TransferError(reason=f"the application gave {self.sent} bytes", moved=self.sent)
 
     def _send_small(self, extent: Extent) -> None:
         data = extent.read()

@@ -238,7 +238,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle(self, conn: Connection) -> Any:
         """Serve one request of a connection; whether the connection can take another."""
         again = super().handle(conn)
-        if again is False and not conn.settled:
+        if again is False and (not conn.settled or conn.unread()):
             conn.linger(LINGER if self.alive else STOPPING_LINGER)
         return again
 
@@ -264,12 +264,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self._cut_short(request, conn, resp, error)
             else:
                 self.handle_error(request, conn.sock, conn.client, error)
-                return False
             return False
         finally:
-            if resp.status is not None:
+            conn.settled = body.finished
+            if resp.headers_sent:
                 self.log.access(resp, request, environ, datetime.now() - started)
-        conn.settled = body.finished
         return not resp.should_close()
 
     def _answer(self, environ: dict[str, Any], resp: Response) -> None:
@@ -290,7 +289,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         where = f"{request.method} {request.path}: answer cut short after {resp.sent} bytes"
         if isinstance(error, PeerStalled | BlockingIOError):
             conn.reset()
-        conn.settled = True
         if isinstance(error, TransferError):
             log.warning("%s: %s", where, error)
         elif isinstance(error, OSError):
