@@ -24,3 +24,5 @@ def configure(debug: bool = False) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.propagate = False
+    # It also logs the failed safety checks that it raises, which our own errors tell of.
+    logging.getLogger("oslo_utils").addHandler(logging.NullHandler())

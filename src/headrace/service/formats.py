@@ -59,21 +59,29 @@ def inspect(
     for detected, inspector in matches.items():
         _check_declared(detected, disk_format, require_match)
         _check_safety(inspector, vmdk_allowed_types, gpt_safety_nonfatal)
+        _warn_of_mismatch(detected, disk_format)
         if disk_format == "raw":
             return size
         return _virtual_size(inspector, size) if detected == disk_format else None
     _check_declared("raw", disk_format, require_match)
+    _warn_of_mismatch("raw", disk_format)
     return size if disk_format == "raw" else None
 
 
 def _check_declared(detected: str, declared: str | None, require_match: bool) -> None:
+    if require_match and declared != "raw" and not _fits(detected, declared):
+        raise errors.FormatMismatch(detected=detected, declared=declared)
+
+
+def _warn_of_mismatch(detected: str, declared: str | None) -> None:
+    if not _fits(detected, declared):
+        _log.warning("an image declared as %s holds %s", declared, detected)
+
+
+def _fits(detected: str, declared: str | None) -> bool:
     from oslo_utils.imageutils.format_inspector import ALL_FORMATS
 
-    if detected == declared or (detected == "raw" and declared not in ALL_FORMATS):
-        return
-    if require_match and declared != "raw":
-        raise errors.FormatMismatch(detected=detected, declared=declared)
-    _log.warning("an image declared as %s holds %s", declared, detected)
+    return detected == declared or (detected == "raw" and declared not in ALL_FORMATS)
 
 
 def _check_safety(
