@@ -1,0 +1,272 @@
+"""One image's record, on every kind of database."""
+
+from dataclasses import replace
+
+import pytest
+
+from headrace import errors
+from headrace.db import images, schema
+from headrace.db.engine import Database
+from headrace.model import Image, Location, Status, Viewer, Visibility
+from tests.contract.db.examples import ADMIN, LATER, NOW, add_member, image, statements, stored
+
+FULL = image(
+    name="näme",
+    status=Status.ACTIVE,
+    visibility=Visibility.PRIVATE,
+    protected=True,
+    os_hidden=True,
+    size=1 << 40,
+    virtual_size=1 << 41,
+    checksum="0" * 32,
+    os_hash_algo="sha512",
+    os_hash_value="f" * 128,
+    container_format="bare",
+    disk_format="qcow2",
+    min_disk=1,
+    min_ram=2**31 - 1,
+    tags=frozenset({"a", "ß", ""}),
+    properties={"hw_disk_bus": "virtio", "Hw_disk_bus": "scsi", "a/b": "", "long": "x" * 70_000},
+    locations=(
+        Location("file:///z", {"store": "fast", "nested": {"list": [1, None]}}),
+        Location("file:///a"),
+    ),
+)
+
+
+def test_an_image_is_shown_as_it_was_created(database: Database) -> None:
+    images.create(database, FULL)
+    assert images.show(database, FULL.id, ADMIN) == FULL
+
+
+def test_an_image_without_anything_is_shown_as_it_was_created(database: Database) -> None:
+    bare = image(owner=None)
+    images.create(database, bare)
+    assert images.show(database, bare.id, ADMIN) == bare
+
+
+def test_showing_costs_two_statements_and_downloading_one(database: Database) -> None:
+    images.create(database, FULL)
+    with statements(database) as shown:
+        images.show(database, FULL.id, Viewer("mine"))
+    with statements(database) as downloaded:
+        found = images.show_for_download(database, FULL.id, Viewer("mine"))
+    assert (len(shown), len(downloaded)) == (2, 1)
+    assert found == replace(FULL, tags=frozenset(), properties={})
+
+
+def test_download_of_an_image_without_locations(database: Database) -> None:
+    bare = image()
+    images.create(database, bare)
+    assert images.show_for_download(database, bare.id, ADMIN) == bare
+
+
+def test_only_active_locations_are_shown(database: Database) -> None:
+    images.create(database, FULL)
+    with database.write() as connection:
+        connection.execute(
+            schema.image_locations.update()
+            .where(schema.image_locations.c.value == "file:///z")
+            .values(status="uploading")
+        )
+    assert images.show(database, FULL.id, ADMIN).locations == FULL.locations[1:]
+    assert images.show_for_download(database, FULL.id, ADMIN).locations == FULL.locations[1:]
+
+
+def test_what_glance_leaves_null_is_shown_as_a_value(database: Database) -> None:
+    images.create(database, FULL)
+    with database.write() as connection:
+        connection.execute(schema.image_properties.update().values(value=None))
+        connection.execute(schema.image_locations.update().values(meta_data=None))
+        connection.execute(schema.images.update().values(updated_at=None))
+    found = images.show(database, FULL.id, ADMIN)
+    assert set(found.properties.values()) == {""}
+    assert [location.metadata for location in found.locations] == [{}, {}]
+    assert found.updated_at == FULL.created_at
+
+
+@pytest.mark.parametrize(
+    "image_id", ["nothing", "", "x" * 100, FULL.id], ids=["word", "empty", "long", "unused"]
+)
+def test_an_unknown_image_is_not_found(database: Database, image_id: str) -> None:
+    for show in (images.show, images.show_for_download):
+        with pytest.raises(errors.ImageNotFound):
+            show(database, image_id, ADMIN)
+
+
+@pytest.mark.parametrize(
+    ("visibility", "owner", "seen_by"),
+    [
+        ("private", "mine", {"mine"}),
+        ("shared", "mine", {"mine", "pending", "rejected", "accepted"}),
+        ("community", "mine", {"mine", "pending", "rejected", "accepted", "removed", "stranger"}),
+        ("public", "mine", {"mine", "pending", "rejected", "accepted", "removed", "stranger"}),
+        ("private", None, {"mine", "pending", "rejected", "accepted", "removed", "stranger"}),
+    ],
+)
+def test_who_sees_an_image(
+    database: Database, visibility: str, owner: str | None, seen_by: set[str]
+) -> None:
+    seen = image(visibility=Visibility(visibility), owner=owner)
+    images.create(database, seen)
+    for member in ("pending", "rejected", "accepted"):
+        add_member(database, seen.id, member, member)
+    add_member(database, seen.id, "removed", "accepted", deleted=True)
+    found = set()
+    for project in ("mine", "pending", "rejected", "accepted", "removed", "stranger"):
+        for show in (images.show, images.show_for_download):
+            try:
+                show(database, seen.id, Viewer(project))
+            except errors.ImageNotFound:
+                continue
+            found.add(project)
+    assert found == seen_by
+    assert images.show(database, seen.id, ADMIN) == seen
+
+
+def test_without_a_project_only_open_images_are_seen(database: Database) -> None:
+    closed, opened = image(), image(visibility=Visibility.PUBLIC)
+    images.create(database, closed)
+    images.create(database, opened)
+    assert images.show(database, opened.id, Viewer()) == opened
+    with pytest.raises(errors.ImageNotFound):
+        images.show(database, closed.id, Viewer())
+
+
+def test_an_id_is_taken_once_and_for_all(database: Database) -> None:
+    images.create(database, FULL)
+    with pytest.raises(errors.ImageExists):
+        images.create(database, FULL)
+    images.delete(database, FULL, LATER)
+    with pytest.raises(errors.ImageExists):
+        images.create(database, FULL)
+
+
+CHANGES: list[dict[str, object]] = [
+    {"name": None},
+    {"visibility": Visibility.PUBLIC, "owner": "other"},
+    {"status": Status.DEACTIVATED},
+    {"tags": frozenset()},
+    {"tags": frozenset({"a", "new"})},
+    {"properties": {}},
+    {"properties": {**FULL.properties, "new": "value", "hw_disk_bus": "ide"}},
+    {"min_ram": 0, "protected": False, "os_hidden": False, "disk_format": "raw"},
+    {},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: "+".join(change) or "nothing")
+def test_an_update_writes_what_changed(database: Database, change: dict[str, object]) -> None:
+    images.create(database, FULL)
+    after = replace(FULL, updated_at=LATER, **change)  # type: ignore[arg-type]
+    assert images.update(database, FULL, after) == after
+    assert images.show(database, FULL.id, ADMIN) == after
+
+
+def test_an_update_keeps_what_others_changed(database: Database) -> None:
+    images.create(database, FULL)
+    images.update(database, FULL, replace(FULL, name="theirs", tags=FULL.tags | {"theirs"}))
+    ours = replace(FULL, properties={**FULL.properties, "our": "s"}, updated_at=LATER)
+    found = images.update(database, FULL, ours)
+    assert found == replace(ours, name="theirs", tags=FULL.tags | {"theirs"})
+
+
+def test_a_property_keeps_its_row(database: Database) -> None:
+    first = image(properties={"a": "1"})
+    without = replace(first, properties={}, updated_at=LATER)
+    images.create(database, first)
+    images.update(database, first, without)
+    (row,) = stored(database, schema.image_properties, first.id)
+    assert (row["deleted"], row["deleted_at"]) == (True, LATER)
+    again = replace(first, properties={"a": "2"})
+    images.update(database, without, again)
+    (back,) = stored(database, schema.image_properties, first.id)
+    assert back["id"] == row["id"]
+    assert (back["value"], back["deleted"], back["deleted_at"]) == ("2", False, None)
+
+
+def test_an_update_loses_to_a_change_of_status(database: Database) -> None:
+    images.create(database, FULL)
+    images.update(database, FULL, replace(FULL, status=Status.DEACTIVATED))
+    with pytest.raises(errors.StatusConflict) as caught:
+        images.update(database, FULL, replace(FULL, name="late", properties={}))
+    assert caught.value.fields["status"] == "deactivated"
+    found = images.show(database, FULL.id, ADMIN)
+    assert (found.name, found.properties) == (FULL.name, FULL.properties)
+
+
+def test_a_deleted_image_cannot_be_changed(database: Database) -> None:
+    images.create(database, FULL)
+    images.delete(database, FULL, LATER)
+    with pytest.raises(errors.ImageNotFound):
+        images.update(database, FULL, replace(FULL, name="late"))
+    with pytest.raises(errors.ImageNotFound):
+        images.delete(database, FULL, LATER)
+
+
+def test_a_delete_keeps_every_row(database: Database) -> None:
+    images.create(database, FULL)
+    add_member(database, FULL.id, "member")
+    images.delete(database, FULL, LATER)
+    with pytest.raises(errors.ImageNotFound):
+        images.show(database, FULL.id, ADMIN)
+    for table, number in (
+        (schema.images, 1),
+        (schema.image_properties, 4),
+        (schema.image_tags, 3),
+        (schema.image_members, 1),
+        (schema.image_locations, 2),
+    ):
+        found = stored(database, table, FULL.id)
+        assert len(found) == number
+        assert {(row["deleted"], row["deleted_at"]) for row in found} == {(True, LATER)}
+    (row,) = stored(database, schema.images, FULL.id)
+    assert row["status"] == "deleted"
+
+
+def test_a_delete_loses_to_a_change_of_status(database: Database) -> None:
+    images.create(database, FULL)
+    images.update(database, FULL, replace(FULL, status=Status.DEACTIVATED))
+    with pytest.raises(errors.StatusConflict):
+        images.delete(database, FULL, LATER)
+    assert images.show(database, FULL.id, ADMIN).status is Status.DEACTIVATED
+
+
+def test_data_of_deleted_images_is_known_until_it_is_gone(database: Database) -> None:
+    other = replace(FULL, id=image().id, locations=(Location("file:///other"),))
+    for each in (FULL, other, image()):
+        images.create(database, each)
+    assert images.undeleted_data(database) == []
+    images.delete(database, FULL, LATER)
+    images.delete(database, other, LATER)
+    assert images.undeleted_data(database) == [
+        (FULL.id, "file:///z"),
+        (FULL.id, "file:///a"),
+        (other.id, "file:///other"),
+    ]
+    images.data_deleted(database, FULL.id)
+    assert images.undeleted_data(database) == [(other.id, "file:///other")]
+    images.data_deleted(database, FULL.id)
+
+
+def test_data_that_waits_for_a_scrubber_is_left_to_it(database: Database) -> None:
+    images.create(database, FULL)
+    images.delete(database, FULL, LATER)
+    with database.write() as connection:
+        connection.execute(schema.images.update().values(status="pending_delete"))
+    assert images.undeleted_data(database) == []
+
+
+def test_a_failed_create_leaves_nothing(database: Database) -> None:
+    broken = image(tags=frozenset({"x", None}))
+    with pytest.raises(TypeError):
+        images.create(database, broken)
+    for table in (schema.images, schema.image_tags):
+        assert stored(database, table, broken.id) == []
+
+
+def test_times_are_exact(database: Database) -> None:
+    exact: Image = image(created_at=NOW, updated_at=LATER)
+    images.create(database, exact)
+    found = images.show(database, exact.id, ADMIN)
+    assert (found.created_at.microsecond, found.updated_at.microsecond) == (678901, 1)
