@@ -61,7 +61,9 @@ class Follower:
 
         Raises FileTruncated when the file has fewer, TransferError when it cannot be read.
         """
-        if self._stopped or size < self._landed:
+        if self._stopped:
+            raise RuntimeError("the follower was stopped")
+        if size < self._landed:
             raise ValueError(f"{size} bytes cannot be all of a file of which {self._landed} landed")
         with self._changed:
             first = not self._finished

@@ -30,6 +30,9 @@ MAX_COUNT = 0x7FFF_F000  # MAX_RW_COUNT of the kernel: 2 GiB less a page
 # file on loopback, 1 GiB costs 0.53 µs/KB with 64 KiB, 0.40 with 256 KiB, 0.33 with 1 MiB.
 PIPE_SIZE = 1 << 20
 
+# A smaller one holds less than a read does when each slot has one segment of 1448 bytes.
+_LEAST_PIPE_SIZE = 256 << 10
+
 # Wake up for so many bytes: a fast receiver would otherwise be woken for every segment.  Measured
 # as above: a tenth of the context switches and a quarter of the calls.
 _BATCH = 512 << 10
@@ -180,12 +183,9 @@ def splice_through(
     """Splice from a socket into a file or socket, through a pipe that is emptied at every turn.
 
     The pipe being empty, EAGAIN of a turn's first half can only mean the source.  Raises Refused
-    when no pipe is to be had.
+    when no pipe of a useful size is to be had.
     """
-    try:
-        pipe = _Pipe.take()
-    except OSError as error:
-        raise Refused(_reason(error), lasting=False) from error
+    pipe = _Pipe.take()
     try:
         with _Batching(source, length) as batching:
             left = PIPE_SIZE if length is None else length
@@ -240,11 +240,16 @@ def _drain(pipe: "_Pipe", count: int, sink: Port, offset: int | None, run: Run) 
         calls = 1
 
 
-def _enlarge(pipe: int) -> None:
-    """Ask for a bigger pipe; beyond fs.pipe-user-pages-soft there is none (EPERM)."""
-    with contextlib.suppress(OSError):
-        if fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) < PIPE_SIZE:
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+def _enlarge(pipe: int) -> int:
+    """Ask for a bigger pipe, return the size that is granted.
+
+    An unprivileged user gets none that brings all of theirs beyond fs.pipe-user-pages-soft.
+    """
+    size = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+    if size < PIPE_SIZE:
+        with contextlib.suppress(OSError):
+            size = fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    return size
 
 
 class _Pipe:
@@ -259,11 +264,17 @@ class _Pipe:
     _MOST_IDLE: ClassVar = 16
 
     def __init__(self) -> None:
-        self.outlet, self.inlet = os.pipe()
-        _enlarge(self.inlet)
+        try:
+            self.outlet, self.inlet = os.pipe()
+        except OSError as error:
+            raise Refused(_reason(error), lasting=False) from error
+        if _enlarge(self.inlet) < _LEAST_PIPE_SIZE:
+            self.close()
+            raise Refused("small pipe", lasting=False)
 
     @classmethod
     def take(cls) -> "_Pipe":
+        """An empty pipe, which is the caller's to give back empty or to close."""
         try:
             return cls._idle.pop()
         except IndexError:

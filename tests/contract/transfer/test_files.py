@@ -65,7 +65,7 @@ def receive(sock: socket.socket) -> tuple[int, dict[int, bytes]]:
     buffer = memoryview(bytearray(MIB))
     zeros = bytes(MIB)
     while count := sock.recv_into(buffer):
-        if buffer[:count] != memoryview(zeros)[:count]:
+        if not zeros.startswith(buffer[:count]):
             found[position] = bytes(buffer[:count])
         position += count
     return position, found

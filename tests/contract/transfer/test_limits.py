@@ -137,7 +137,7 @@ def test_an_object_whose_peer_fails(ways: str) -> None:
     with ours, theirs, SINKS["file"]() as (sink, _):
         ours.settimeout(0.05)
         with pytest.raises(errors.PeerStalled):
-            pump(Reader(ours.makefile("rb", buffering=0)), sink)
+            pump(Reader(ours.makefile("rb")), sink)
 
 
 # Where there is no room
@@ -229,7 +229,12 @@ def test_a_cancelled_transfer_leaves_nothing_to_the_next(ways: str) -> None:
 def test_an_observer_learns_how_far_it_came(ways: str) -> None:
     heard: list[tuple[int, bool]] = []
     ours, theirs = tcp_pair()
-    with ours, theirs, meanwhile(lambda: (theirs.recv(MIB), theirs.close())):
+
+    def leave() -> None:
+        theirs.recv(MIB)
+        theirs.close()
+
+    with ours, theirs, meanwhile(leave):
         extent = Extent(file_with(CONTENT * 8), 0, len(CONTENT) * 8)
         extent.on_close(lambda sent, ok: heard.append((sent, ok)))
         with pytest.raises(errors.PeerGone) as caught:

@@ -22,7 +22,7 @@ from tests.contract.transfer.ends import (
 
 MIB = 1 << 20
 CONTENT = os.urandom(4 * MIB)
-STALL = 0.3
+STALL = 0.5
 
 pairs = pytest.mark.parametrize("pair", PAIRS)
 
@@ -101,7 +101,7 @@ def test_a_big_body_by_a_writer_slower_than_a_batch(ways: str, pair: str) -> Non
     def drip() -> None:
         theirs.sendall(content[:MIB])
         for start in range(MIB, 2 * MIB, MIB // 16):
-            time.sleep(STALL / 5)
+            time.sleep(STALL / 10)
             theirs.sendall(content[start : start + MIB // 16])
 
     with ours, theirs, opened(fd := file_with(b"")):

@@ -1,0 +1,79 @@
+"""Extent: a part of a file with a file's face."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.transfer.extent import Extent
+
+CONTENT = bytes(range(256)) * 4
+
+
+@pytest.fixture
+def extent(tmp_path: Path) -> Iterator[Extent]:
+    path = tmp_path / "image"
+    path.write_bytes(CONTENT)
+    extent = Extent(os.open(path, os.O_RDONLY), 100, 500)
+    yield extent
+    extent.close()
+
+
+def test_it_reads_as_a_file_of_its_own(extent: Extent) -> None:
+    assert extent.read(10) == CONTENT[100:110]
+    assert extent.tell() == 10
+    assert extent.read() == CONTENT[110:600]
+    assert extent.read(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("position", "whence", "then"),
+    [(7, os.SEEK_SET, 7), (-1, os.SEEK_END, 499), (5, os.SEEK_CUR, 15), (9999, os.SEEK_SET, 500)],
+)
+def test_it_seeks_within_itself(extent: Extent, position: int, whence: int, then: int) -> None:
+    extent.read(10)
+    assert extent.seek(position, whence) == extent.tell() == then
+    assert extent.read(3) == CONTENT[100 + then : min(100 + then + 3, 600)]
+
+
+def test_the_descriptor_stands_where_it_starts(extent: Extent) -> None:
+    extent.read(50)
+    assert os.lseek(extent.fileno(), 0, os.SEEK_CUR) == 100
+    extent.narrow(20, 30)
+    assert os.lseek(extent.fileno(), 0, os.SEEK_CUR) == 120
+
+
+def test_it_can_be_narrowed(extent: Extent) -> None:
+    extent.narrow(20, 300)
+    extent.narrow(1, 2)
+    assert (extent.offset, extent.length) == (121, 2)
+    assert extent.read() == CONTENT[121:123]
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, 1), (0, 501), (500, 1), (0, -1)])
+def test_it_cannot_be_widened(extent: Extent, offset: int, length: int) -> None:
+    with pytest.raises(ValueError, match="outside"):
+        extent.narrow(offset, length)
+
+
+@pytest.mark.parametrize(("read", "told"), [(500, (500, True)), (499, (499, False))])
+def test_observers_hear_once_how_it_ended(
+    extent: Extent, read: int, told: tuple[int, bool]
+) -> None:
+    heard: list[tuple[int, bool]] = []
+    extent.on_close(lambda sent, ok: heard.append((sent, ok)))
+    extent.read(read)
+    extent.close()
+    extent.close()
+    assert heard == [told]
+
+
+def test_a_closed_one_cannot_be_used(extent: Extent) -> None:
+    fd = extent.fileno()
+    extent.close()
+    assert extent.closed
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    with pytest.raises(ValueError, match="closed"):
+        extent.read(1)
