@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 
 import pytest
 
@@ -9,7 +10,7 @@ from headrace import errors
 from headrace.client import Connection, Images
 from headrace.client.connection import Endpoint, message
 from headrace.client.images import next_marker, pointer
-from tests.client.peer import Wire, peer
+from tests.client.peer import GUARD, Wire, peer
 from tools.serving import Serving
 
 
@@ -77,10 +78,12 @@ def test_the_token_is_shown_to_the_service_alone() -> None:
 def test_a_connection_closed_meanwhile_is_opened_again() -> None:
     def close(wire: Wire) -> None:
         wire.head()
+        wire.take(len(b"{}"))
         wire.answer_json({})
 
     with peer(close, close) as found, Connection(found.url) as connection:
         connection.request("POST", "/v2/images", body={})
+        assert select.select([connection.socket], [], [], GUARD)[0], "the peer did not close"
         connection.request("POST", "/v2/images", body={})
     assert found.connections == 2
 
