@@ -137,7 +137,8 @@ def build(conf: cfg.ConfigOpts) -> Application:
         app.add_route(path, handler)
 
     def housekeeping() -> Housekeeping:
-        return Housekeeping(database, stores, images, conf.headrace.upload_lease, _now)
+        lease = conf.headrace.upload_lease
+        return Housekeeping(database, stores, images, content, lease, _now)
 
     return Application(app, database, housekeeping)
 

@@ -5,7 +5,7 @@ both in one transaction and the activation ends both in one; a ``saving`` image 
 being uploaded through a Glance beside us and is never touched.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -139,24 +139,22 @@ def expire(
     return True
 
 
+def beat(database: Database, upload_ids: Collection[str], now: datetime) -> None:
+    """Say that these uploads are alive."""
+    if upload_ids:
+        _beat(database, upload_ids, now)
+
+
 @transaction
-def beat(connection: Connection, worker: str, now: datetime) -> None:
-    """Say that a worker, and so every upload of it, is alive."""
-    connection.execute(sa.update(uploads).where(uploads.c.worker == worker).values(heartbeat=now))
+def _beat(connection: Connection, upload_ids: Collection[str], now: datetime) -> None:
+    connection.execute(
+        sa.update(uploads).where(uploads.c.upload_id.in_(upload_ids)).values(heartbeat=now)
+    )
 
 
 def leases(database: Database) -> list[Lease]:
     """All uploads in progress, the one silent for longest first."""
-    return _select(database, sa.true())
-
-
-def expired(database: Database, older_than: datetime) -> list[Lease]:
-    """The uploads whose worker has not beaten since ``older_than``, most silent first."""
-    return _select(database, uploads.c.heartbeat < older_than)
-
-
-def _select(database: Database, condition: sa.ColumnElement[bool]) -> list[Lease]:
-    statement = sa.select(*_LEASE).where(condition).order_by(uploads.c.heartbeat)
+    statement = sa.select(*_LEASE).order_by(uploads.c.heartbeat)
     with database.read() as connection:
         return [
             Lease(image_id, upload_id, worker, heartbeat)

@@ -71,6 +71,7 @@ class Content:
         self._stores = stores
         self._rules = rules
         self._clock = clock
+        self._active: set[str] = set()
 
     def download(self, context: Context, image_id: str) -> tuple[Image, Extent | None]:
         """The image and its whole data; no Extent when there is no data (contract §1.4).
@@ -110,16 +111,33 @@ class Content:
         upload_id = str(uuid.uuid4())
         uploads.claim(self._database, image, upload_id, workers.identity(), self._clock())
         published: list[str] = []
+        self._active.add(upload_id)
         try:
             self._receive(image, upload_id, body, announced, published)
         except BaseException as failure:
             # BaseException: a worker told to quit must not leave the image in saving either.
             _log.warning("upload of image %s failed: %s", image_id, failure)
-            uploads.release(
-                self._database, image_id, upload_id, self._clock(),
-                discard=lambda: self._discard(published),
-            )  # fmt: skip
+            self._release(image_id, upload_id, published)
             raise
+        finally:
+            self._active.discard(upload_id)
+
+    def active_uploads(self) -> list[str]:
+        """The ids of the uploads that are going on in this process."""
+        return list(self._active)
+
+    def _release(self, image_id: str, upload_id: str, published: list[str]) -> None:
+        """Make the image queued again and forget what was published of it."""
+
+        def discard() -> None:
+            for url in published:
+                self._stores.for_location(Location(url)).delete(url)
+
+        try:
+            uploads.release(self._database, image_id, upload_id, self._clock(), discard=discard)
+        except errors.Error as error:
+            # Its lease is no longer renewed, so the housekeeping takes the upload back later.
+            _log.error("image %s stays in saving for now: %s", image_id, error)
 
     def _check(self, image: Image, body: Body, announced: int | None) -> None:
         """Refuse what can be refused before a byte of the body is read."""
@@ -161,10 +179,6 @@ class Content:
             os_hash_value=landed.digests[self._rules.hashing_algorithm],
             now=self._clock(),
         )
-
-    def _discard(self, urls: list[str]) -> None:
-        for url in urls:
-            self._stores.for_location(Location(url)).delete(url)
 
     def _land(self, image: Image, writer: Writer, body: Body, announced: int | None) -> _Landed:
         """Bytes in, hashed and inspected."""

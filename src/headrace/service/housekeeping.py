@@ -11,6 +11,7 @@ from headrace.db import images as rows
 from headrace.db import uploads
 from headrace.db.engine import Database
 from headrace.service import workers
+from headrace.service.content import Content
 from headrace.service.images import Clock, Images
 from headrace.stores.registry import Registry
 
@@ -25,11 +26,18 @@ class Housekeeping:
     """
 
     def __init__(
-        self, database: Database, stores: Registry, images: Images, lease: float, clock: Clock
+        self,
+        database: Database,
+        stores: Registry,
+        images: Images,
+        content: Content,
+        lease: float,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._stores = stores
         self._images = images
+        self._content = content
         self._lease = lease
         self._clock = clock
         self._closed = threading.Event()
@@ -73,7 +81,7 @@ class Housekeeping:
         # A third of the lease, so that two beats in a row may fail before it runs out.
         while not self._closed.wait(self._lease / 3):
             try:
-                uploads.beat(self._database, workers.identity(), self._clock())
+                uploads.beat(self._database, self._content.active_uploads(), self._clock())
                 self.sweep()
             except Exception:
                 _log.exception("housekeeping failed and will be tried again")

@@ -234,20 +234,22 @@ def test_nobody_begins_before_the_data_of_the_last_is_gone(
     assert order[0] == "discarded"
 
 
-def test_only_silent_uploads_expire(database: Database) -> None:
+def test_only_the_uploads_named_beat(database: Database) -> None:
     made = [image() for _ in range(4)]
     for number, each in enumerate(made):
         images.create(database, each)
         beat_at = NOW + timedelta(seconds=number)
         uploads.claim(database, each, str(number), f"worker{number % 2}", beat_at)
-    silent = [lease.upload_id for lease in uploads.expired(database, NOW + timedelta(seconds=2))]
-    assert silent == ["0", "1"]
+    assert [lease.upload_id for lease in uploads.leases(database)] == ["0", "1", "2", "3"]
     with statements(database) as beaten:
-        uploads.beat(database, "worker1", LATER)
+        uploads.beat(database, ["1", "3", "unknown"], LATER)
     assert len(beaten) == 1
-    silent = [lease.upload_id for lease in uploads.expired(database, LATER)]
-    assert silent == ["0", "2"]
-    assert {lease.upload_id for lease in uploads.leases(database)} == {"0", "1", "2", "3"}
+    heartbeats = {lease.upload_id: lease.heartbeat for lease in uploads.leases(database)}
+    assert heartbeats["1"] == heartbeats["3"] == LATER
+    assert heartbeats["0"] == NOW
+    with statements(database) as beaten:
+        uploads.beat(database, [], LATER)
+    assert not beaten
 
 
 def test_a_lease_that_beat_since_it_was_read_does_not_expire(
@@ -255,7 +257,7 @@ def test_a_lease_that_beat_since_it_was_read_does_not_expire(
 ) -> None:
     uploads.claim(database, queued, "one", "worker", NOW)
     (lease,) = uploads.leases(database)
-    uploads.beat(database, "worker", LATER)
+    uploads.beat(database, ["one"], LATER)
     assert not uploads.expire(database, lease, LATER, discard=discard)
     assert status(database, queued) is Status.SAVING
     (fresh,) = uploads.leases(database)
