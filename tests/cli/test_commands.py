@@ -323,6 +323,12 @@ def test_completion_scripts(shell: str) -> None:
     assert run("completion", env={"SHELL": f"/bin/{shell}"}).out == script.out
 
 
+def test_where_to_listen_is_not_where_to_ask(tmp_path: Path) -> None:
+    done = run("-p", "1", "serve", "--port", "0", "--state-dir", tmp_path / "state")
+    assert done.status == 2
+    assert "after its name" in done.err
+
+
 def test_serving_everybody_must_be_meant(tmp_path: Path) -> None:
     done = run("serve", "--host", "0.0.0.0", "--port", "0", "--state-dir", tmp_path / "state")
     assert done.status == 2

@@ -4,6 +4,7 @@ import ipaddress
 
 import click
 
+from headrace.cli.session import Session
 from headrace.errors import UsageError
 
 
@@ -46,7 +47,9 @@ from headrace.errors import UsageError
     help="Serve other machines although nobody has to show who they are.",
 )
 @click.option("-d", "--debug", is_flag=True, help="Log more.")
+@click.pass_obj
 def serve(
+    session: Session,
     *,
     state_dir: str | None,
     host: str,
@@ -62,6 +65,8 @@ def serve(
     Without any settings it keeps all it has in the state directory and serves this machine only.
     SIGTERM stops it: no new connections, transfers in flight are finished.
     """
+    if session.names_service():
+        raise UsageError(reason="serve takes --host and --port after its name, and no --url")
     # Only here: a command that talks to a service starts without the server's libraries.
     from headrace import config, log
     from headrace.api import app
@@ -79,7 +84,7 @@ def serve(
             reason=f"{host} is not this machine alone and no authentication is configured; "
             "--unauthenticated-ok serves it all the same"
         )
-    log.configure(debug or conf.debug)
+    log.configure(debug or session.debug or conf.debug)
     options = ServeOptions(
         host=host,
         port=port,

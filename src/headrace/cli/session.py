@@ -32,6 +32,10 @@ class Session:
     debug: bool = False
     as_json: bool = False
 
+    def names_service(self) -> bool:
+        """Whether an option, not only the environment, says which service is meant."""
+        return (self.url, self.host, self.port) != (None, None, None)
+
     def endpoint(self) -> str:
         """The service's URL: options before the environment, --host and --port before HEADRACE_URL.
 
