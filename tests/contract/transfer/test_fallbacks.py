@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from headrace import errors
-from headrace.transfer import engine
+from headrace.transfer import engine, linux
 from tests.contract.transfer.ends import SINKS, file_with, opened
+from tests.contract.transfer.fuse import Liar, OneFile, mounted
 from tests.needs import require, require_root, require_strace
 
 PRELUDE = """
 import json, os, resource, socket, sys, tempfile, threading
-from headrace.transfer import engine
+from headrace.transfer import engine, linux
 from headrace.transfer.engine import Extent, FileSink, Stream, pump
 
 def report(**more):
@@ -219,6 +220,59 @@ def test_without_it_the_setting_decides(value: str) -> None:
 def test_a_sound_file_system_passes_the_self_test(tmp_path: Path) -> None:
     assert engine.self_test(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_lies_is_found_out(tmp_path: Path) -> None:
+    """It takes what is written and reads as zeros; from then on it is only copied from and to."""
+    with mounted(Liar(), tmp_path) as directory:
+        answer = run(
+            f"""
+directory = {str(directory)!r}
+fault = engine.self_test(directory)
+ours, theirs = socket.socketpair()
+theirs.sendall(b"x" * 100000)
+with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+    into = pump(Stream(ours.fileno(), 100000), FileSink(file.fileno())).how
+    out = pump(Extent(os.dup(file.fileno()), 0, 100000), Stream(ours.fileno())).how
+report(fault=fault, into=into, out=out)
+"""
+        )
+    assert answer == {
+        "transfers": {"copy": 2},
+        "fallbacks": {"sendfile self-test": 2, "splice self-test": 2},
+        "fault": "sendfile: wrong bytes, splice: wrong bytes",
+        "into": "copy",
+        "out": "copy",
+    }
+
+
+def test_a_file_of_fuse_is_copied(tmp_path: Path) -> None:
+    """As those of other networks and hosts; of this one it is known without a try."""
+    content = os.urandom((1 << 20) + 5)
+    with mounted(OneFile(content), tmp_path) as path:
+        (tmp_path / "copy").touch()
+        answer = run(
+            f"""
+fd = os.open({str(path)!r}, os.O_RDONLY)
+sink = os.open({str(tmp_path / "copy")!r}, os.O_WRONLY)
+ours, theirs = socket.socketpair()
+extent = Extent(fd, 0, {len(content)})
+sender = threading.Thread(target=pump, args=(extent, Stream(ours.fileno())))
+sender.start()
+pump(Stream(theirs.fileno(), {len(content)}), FileSink(sink))
+sender.join()
+report()
+"""
+        )
+        assert (tmp_path / "copy").read_bytes() == content
+    assert answer["transfers"] == {"copy": 1, "splice": 1}
+    assert answer["fallbacks"] == {"sendfile fuse": 1}
+
+
+@pytest.mark.parametrize("path", ["/proc", "/dev/shm"])
+def test_other_file_systems_are_trusted(path: str) -> None:
+    require(Path(path).exists(), f"needs {path}")
+    assert linux.network_file_system(os.stat(path).st_dev) is None
 
 
 def test_a_directory_that_is_not_there_is_told() -> None:
