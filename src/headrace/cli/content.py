@@ -18,11 +18,10 @@ from headrace.cli.words import Description, describe
 from headrace.client import Images
 from headrace.client.download import Downloaded, kept
 from headrace.client.upload import Body, Kind
-from headrace.errors import Conflict, Error, NotYetSupported, UsageError
+from headrace.errors import Error, NotYetSupported, UsageError
 from headrace.transfer.engine import Moved
 
 STDOUT = 1
-SETTLING_S = (0.1, 0.3, 1.0)
 WAYS = {Kind.FILE: "sendfile", Kind.PIPE: "splice", Kind.OTHER: "copying"}
 
 no_progress = click.option(
@@ -216,22 +215,11 @@ def _removed_on_failure(images: Images, image_id: str, *, keep: bool) -> Iterato
             output.note(f"the record {image_id} is kept, without data")
             raise
         try:
-            _delete_settled(images, image_id)
+            images.delete(image_id)
             output.note(f"the record {image_id} was removed again")
         except Error as error:
             output.note(f"the record {image_id} was made and could not be removed: {error}")
         raise
-
-
-def _delete_settled(images: Images, image_id: str) -> None:
-    """Delete an image whose upload the service may only now find to be over."""
-    for delay in SETTLING_S:
-        try:
-            images.delete(image_id)
-            return
-        except Conflict:
-            time.sleep(delay)
-    images.delete(image_id)
 
 
 @contextlib.contextmanager

@@ -7,13 +7,15 @@ from headrace.model import Viewer
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The caller: project and user ids (None without authentication) and administrator or not."""
+    """The caller: the eyes that lookups are made with, and his user id (None: not known)."""
 
-    project_id: str | None = None
+    viewer: Viewer = Viewer()
     user_id: str | None = None
-    is_admin: bool = False
 
     @property
-    def viewer(self) -> Viewer:
-        """Whose eyes lookups are made with."""
-        return Viewer(self.project_id, self.is_admin)
+    def project_id(self) -> str | None:
+        return self.viewer.project_id
+
+    @property
+    def is_admin(self) -> bool:
+        return self.viewer.is_admin

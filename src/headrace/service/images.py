@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
@@ -30,6 +30,7 @@ READ_ONLY = frozenset(
 )  # fmt: skip
 RESERVED = frozenset({"location", "locations", "deleted", "deleted_at"})
 RESERVED_PREFIX = "os_glance"
+_ATTEMPTS = 3  # an image's status changes twice in an upload
 FROZEN_WITH_DATA = frozenset({"container_format", "disk_format"})
 
 
@@ -99,13 +100,15 @@ class Images:
         """One page of the images that the caller may see; raises MarkerNotFound."""
         return catalogue.list_page(self._database, query, context.viewer)
 
-    def update(self, context: Context, image_id: str, changes: Iterable[Change]) -> Image:
+    def update(self, context: Context, image_id: str, changes: Sequence[Change]) -> Image:
         """Apply ``changes`` in order and save them at once, or nothing at all.
 
         Raises ImageNotFound, PropertyReadOnly, PropertyReserved, InvalidProperty, FormatFrozen,
-        PropertyExists, PropertyMissing, Forbidden, QuotaExceeded, and StatusConflict when the
-        image's status changed meanwhile.
+        PropertyExists, PropertyMissing, Forbidden, QuotaExceeded.
         """
+        return self._afresh(lambda: self._update(context, image_id, changes))
+
+    def _update(self, context: Context, image_id: str, changes: Sequence[Change]) -> Image:
         before = self.show(context, image_id)
         after = before
         for change in changes:
@@ -122,12 +125,26 @@ class Images:
         The record goes first: a crash in between leaves data without a record, which the
         housekeeping removes, never a record without data.
         """
+        image = self._afresh(lambda: self._delete_record(context, image_id))
+        if image.locations:
+            self.delete_data(image.id, [location.url for location in image.locations])
+
+    def _delete_record(self, context: Context, image_id: str) -> Image:
         image = self.show(context, image_id)
         if image.protected:
             raise errors.ImageProtected(image_id=image_id)
         rows.delete(self._database, image, self._clock())
-        if image.locations:
-            self.delete_data(image.id, [location.url for location in image.locations])
+        return image
+
+    @staticmethod
+    def _afresh(act: Callable[[], Image]) -> Image:
+        """Read and write again when an upload's end changed the status in between."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return act()
+            except errors.StatusConflict:
+                continue
+        return act()
 
     def delete_data(self, image_id: str, urls: Iterable[str]) -> None:
         """Remove the data of a deleted image; what fails is logged and tried again later."""
