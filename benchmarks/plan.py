@@ -1,6 +1,7 @@
 """What a run is given: how many rounds, and where it may write."""
 
 import os
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,15 +38,17 @@ class Plan:
 
 
 def interleaved(rounds: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Take every measure once a round, each round beginning with another one.
+    """Take every measure once a round, each round in an order of its own.
 
-    A first round is thrown away: it warms caches and whatever a server does only once.
+    The order is random (but the same in every run): what runs after what shows in the figures.  A
+    first round is thrown away: it warms caches and whatever a server does only once.
     """
+    order = random.Random(rounds)
     names = list(measures)
     taken: dict[str, list[T]] = {name: [] for name in names}
     for number in range(rounds + 1):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+        order.shuffle(names)
+        for name in names:
             sample = measures[name]()
             if number:
                 taken[name].append(sample)

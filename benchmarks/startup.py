@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import imageapi, processes
-from benchmarks.client import GLANCE
+from benchmarks.client import GLANCE, glance_options
 from benchmarks.plan import Plan, interleaved
 from benchmarks.row import Row, at_most, ratio_at_most
 from tools.serving import COMMAND, serving
@@ -18,10 +18,10 @@ def run(plan: Plan) -> list[Row]:
         for number in range(IMAGES):
             imageapi.create(server, f"image {number}")
         port = str(server.port)
-        options = ["--os-auth-type", "none", "--os-endpoint", server.url]
+        theirs = [*glance_options(server), "image-list"]
         return [
             *_rows(plan, ["--help"], ["--help"]),
-            *_rows(plan, ["-H", "127.0.0.1", "-p", port, "index"], [*options, "image-list"]),
+            *_rows(plan, ["-H", "127.0.0.1", "-p", port, "index"], theirs),
         ]
 
 
