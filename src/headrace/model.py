@@ -7,12 +7,13 @@ from enum import StrEnum
 
 MIB = 1 << 20
 
-_IMAGE_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+IMAGE_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""A UUID with hyphens, either case."""
 
 
 def is_image_id(text: str) -> bool:
-    """Whether ``text`` has the form of an image id (a UUID with hyphens, either case)."""
-    return _IMAGE_ID.fullmatch(text) is not None
+    """Whether ``text`` has the form of an image id."""
+    return IMAGE_ID.fullmatch(text) is not None
 
 
 class Status(StrEnum):

@@ -51,7 +51,9 @@ class Application:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if self._started_in != os.getpid():
             self.start()
-        versions.resolve(environ)
+        path = environ["PATH_INFO"]
+        if not path.startswith("/v2/") or "//" in path:  # hardly any request
+            versions.resolve(environ)
         body: Iterable[bytes] | None = None
         try:
             body = self._app(environ, start_response)

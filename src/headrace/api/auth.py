@@ -11,12 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from headrace import errors
+from headrace.model import Viewer
 from headrace.service.context import Context
 
 Environ = dict[str, Any]
 Authenticate = Callable[[Environ], Context]
 
-_EVERYBODY = Context(is_admin=True)
+_EVERYBODY = Context(Viewer(is_admin=True))
 _PASSED_ON = ("HTTP_FORWARDED", "HTTP_VIA")
 
 

@@ -40,9 +40,11 @@ def deliver(req: falcon.Request, resp: falcon.Response, image: Image, extent: Ex
     """Make the extent, or the range of it that was asked for, the response's body."""
     req.env[EXTENT] = extent
     size = extent.length
-    asked = ranges.requested(req.get_header("Range"), size) or ranges.legacy(
-        req.get_header("Content-Range"), size
-    )
+    asked = None
+    if header := req.get_header("Range"):
+        asked = ranges.requested(header, size)
+    elif header := req.get_header("Content-Range"):
+        asked = ranges.legacy(header, size)
     if asked is not None:
         offset, length = asked
         extent.narrow(offset, length)

@@ -29,10 +29,7 @@ def resolve(environ: dict[str, Any]) -> None:
     Any version we have means the same controllers; one we have not is answered by the versions
     document.  A path without a version may name it in ``Accept`` instead.
     """
-    path = environ["PATH_INFO"]
-    if path.startswith("/v2/") and "//" not in path:
-        return  # nearly every request
-    path = re.sub("/{2,}", "/", path)
+    path = re.sub("/{2,}", "/", environ["PATH_INFO"])
     first, slash, rest = path[1:].partition("/")
     if first in _KNOWN:
         path = f"/v2{slash}{rest}"

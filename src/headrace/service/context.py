@@ -1,6 +1,6 @@
 """Who asks: the caller of one request, as authentication found him."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.model import Viewer
 
@@ -9,7 +9,7 @@ from headrace.model import Viewer
 class Context:
     """The caller: the eyes that lookups are made with, and his user id (None: not known)."""
 
-    viewer: Viewer = Viewer()
+    viewer: Viewer = field(default_factory=Viewer)
     user_id: str | None = None
 
     @property

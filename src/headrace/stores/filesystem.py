@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Iterator
 
 from headrace import errors
-from headrace.model import MIB, is_image_id
+from headrace.model import IMAGE_ID, MIB
 from headrace.transfer.engine import FileSink
 from headrace.transfer.extent import Extent
 from headrace.transfer.writeback import start_writeback
@@ -193,7 +193,7 @@ class FilesystemStore:
 
     def _path(self, image_id: str) -> str:
         """Where an image's data lies; nothing but an image id ever becomes a file name."""
-        if not is_image_id(image_id):
+        if not IMAGE_ID.fullmatch(image_id):
             raise errors.BadRequest(reason="not an image id")
         return os.path.join(self.datadir, image_id)
 
@@ -205,7 +205,9 @@ class FilesystemStore:
         scheme, _, path = url.partition("://")
         directory, _, name = path.rpartition("/")
         inside = _components(directory) == _components(self.datadir)
-        if not (scheme in self.schemes and path.startswith("/") and inside and is_image_id(name)):
+        if not (
+            scheme in self.schemes and path.startswith("/") and inside and IMAGE_ID.fullmatch(name)
+        ):
             raise errors.NotFound()
         return os.path.join(self.datadir, name)
 
