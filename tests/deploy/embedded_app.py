@@ -28,8 +28,14 @@ class Application:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._refuse_if_told("load")
+
+    def _refuse_if_told(self, step: str) -> None:
+        if (self._directory / f"no-{step}").exists():
+            raise errors.ConfigurationError(reason=f"no {step}")
 
     def start(self) -> None:
+        self._refuse_if_told("start")
         self._note("start", os.getpid())
 
     def close(self) -> None:
@@ -63,6 +69,7 @@ class Application:
     def _upload(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """PUT /upload/NAME: the body into the file, by the engine."""
         body = environ["headrace.body"]
+        self._note("begun")
         fd = os.open(self._path(environ), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             moved = pump_all(body.pieces(), FileSink(fd))
@@ -102,6 +109,7 @@ class Application:
         return [b"hello"]
 
     def _sleep(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        self._note("begun")
         time.sleep(float(environ["QUERY_STRING"]))
         return self._say(start_response, "200 OK", {})
 

@@ -30,6 +30,7 @@ def slow_download(server: Embedded) -> Wire:
     """A connection on which a download of SIZE has begun and waits to be read."""
     wire = server.connect(receive_buffer=65536)
     wire.send(wire.head("GET", "/file/image"))
+    wire.wait_for_head()
     return wire
 
 
@@ -54,7 +55,6 @@ def test_sigterm_stops_listening_first_and_lets_downloads_finish(
 ) -> None:
     with embedded(directory, f"workers={workers}") as server:
         downloads = [slow_download(server) for _ in range(4)]
-        time.sleep(0.3)
         told = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert refused_since(server) - told < 1
@@ -72,7 +72,7 @@ def test_sigterm_serves_who_already_waits(directory: Path) -> None:
     with embedded(directory, "threads=1") as server:
         with server.connect() as busy:
             busy.send(busy.head("GET", "/sleep?1"))
-            time.sleep(0.2)
+            wait_until(lambda: "begun" in server.events)
             with server.connect() as waiting:
                 server.process.send_signal(signal.SIGTERM)
                 waiting.send(waiting.head("GET", "/process"))
@@ -86,9 +86,9 @@ def test_uploads_in_flight_finish_too(directory: Path) -> None:
     with embedded(directory) as server:
         with server.connect() as wire:
             wire.send(wire.head("PUT", "/upload/new", "Content-Length: 20"), b"0123456789")
-            time.sleep(0.3)
+            wait_until(lambda: "begun" in server.events)
             server.process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
+            refused_since(server)
             wire.send(b"0123456789")
             assert wire.answer().json["bytes"] == 20
         assert server.process.wait(30) == 0
@@ -110,7 +110,7 @@ def test_drain_timeout_cuts_what_is_left(directory: Path) -> None:
     with embedded(directory, "drain_timeout=1") as server:
         with slow_download(server) as wire, server.connect() as upload:
             upload.send(upload.head("PUT", "/upload/new", "Content-Length: 20"), b"0123456789")
-            time.sleep(0.3)
+            wait_until(lambda: "begun" in server.events)
             assert server.stop() == 0
             assert not wire.answer().whole
         # The application has seen the end of both, and so could clean up.
@@ -122,7 +122,6 @@ def test_drain_timeout_cuts_what_is_left(directory: Path) -> None:
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGQUIT])
 def test_quick_stop(directory: Path, sig: signal.Signals) -> None:
     with embedded(directory, "drain_timeout=1000") as server, slow_download(server) as wire:
-        time.sleep(0.3)
         assert server.stop(sig) == 0
         assert not wire.answer().whole
 
@@ -130,7 +129,7 @@ def test_quick_stop(directory: Path, sig: signal.Signals) -> None:
 def test_a_request_that_does_not_end_does_not_keep_the_process(directory: Path) -> None:
     with embedded(directory, "drain_timeout=1") as server, server.connect() as wire:
         wire.send(wire.head("GET", "/sleep?1000"))
-        time.sleep(0.3)
+        wait_until(lambda: "begun" in server.events)
         assert server.stop() == 0
 
 
@@ -207,9 +206,16 @@ def test_an_address_in_use_is_said_at_once(directory: Path) -> None:
             pass
 
 
-def test_an_application_that_does_not_load(tmp_path: Path) -> None:
-    (tmp_path / "events").mkdir()  # start() cannot note anything
-    with pytest.raises(AssertionError, match="Worker failed to boot"), embedded(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("when", ["load", "start"])
+def test_an_application_that_does_not_start_ends_the_server(
+    directory: Path, when: str, workers: int
+) -> None:
+    (directory / f"no-{when}").touch()
+    with (
+        pytest.raises(AssertionError, match=f"invalid configuration: no {when}"),
+        embedded(directory, f"workers={workers}"),
+    ):
         pass
 
 
@@ -261,12 +267,12 @@ def test_log_has_one_line_a_request_and_no_secret(directory: Path) -> None:
             assert secret not in server.log
 
 
-def test_log_is_silent_when_all_is_well(directory: Path) -> None:
+def test_log_is_quiet_when_all_is_well(directory: Path) -> None:
     with embedded(directory, "access_log=false") as server:
         with server.connect() as wire:
             wire.request("GET", "/process")
         server.stop()
-        assert server.log == ""
+        assert [line for line in server.log.splitlines() if "stopping" not in line] == []
         assert server.process.stdout is not None
         assert server.process.stdout.read() == ""
 
@@ -277,6 +283,13 @@ def test_an_application_that_fails(directory: Path) -> None:
             assert wire.request("GET", "/crash").status == 500
             assert wire.at_end()
         assert server.log.count("RuntimeError: a defect of the application") == 1
+
+
+def test_without_keepalive(directory: Path) -> None:
+    with embedded(directory, "keepalive=0") as server, server.connect() as wire:
+        time.sleep(1.5)  # a new connection may wait all the same
+        assert wire.request("GET", "/process").closes
+        assert wire.at_end()
 
 
 def test_idle_connections_take_no_threads(directory: Path) -> None:

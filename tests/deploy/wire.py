@@ -59,13 +59,17 @@ class Wire:
         read, self._read = self._read, b""
         return read
 
-    def read_head(self) -> Answer:
-        """Status line and headers of the next answer, interim ones (1xx) included."""
+    def wait_for_head(self) -> None:
+        """Wait until the next answer has begun, without using it up."""
         while b"\r\n\r\n" not in self._read:
             data = self.sock.recv(65536)
             if not data:
                 raise EOFError(self._read)
             self._read += data
+
+    def read_head(self) -> Answer:
+        """Status line and headers of the next answer, interim ones (1xx) included."""
+        self.wait_for_head()
         head, self._read = self._read.split(b"\r\n\r\n", 1)
         first, *lines = head.decode().split("\r\n")
         headers = {

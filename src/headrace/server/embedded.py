@@ -48,12 +48,14 @@ def serve(
 ) -> NoReturn:
     """Serve the application that ``load`` builds until SIGTERM, SIGINT or SIGQUIT.
 
-    ``load`` runs once, before the workers are forked, so it must leave no connection and no thread
-    behind.  ``on_listening(url)`` is called once, in the first worker that answers.  Ends by
-    SystemExit, in the workers too: 0 after a signal, whether or not transfers had to be cut short
-    at the end of ``drain_timeout``.
+    ``load`` runs in the worker when there is one, so that only one process holds the libraries; or
+    once before several are forked, which then share them, so it must leave no connection and no
+    thread behind.  ``on_listening(url)`` is called once, in the first worker that answers.
 
-    Raises ConfigurationError when the address cannot be listened on.
+    Ends by SystemExit, in the workers too: 0 after a signal, whether or not transfers had to be cut
+    short at the end of ``drain_timeout``; 4 when the application did not start in a worker, which
+    has then said why.  Raises ConfigurationError when the address cannot be listened on, and what
+    ``load`` raises before a fork.
     """
     _raise_descriptor_limit()
     Host(options, load, on_listening, _listen(options)).run()
@@ -94,7 +96,7 @@ class Host(BaseApplication):  # type: ignore[misc]
             "threads": options.threads,
             "worker_class": Worker,
             "worker_connections": max(_connections(), options.threads + 1),
-            "preload_app": True,
+            "preload_app": options.workers > 1,
             "timeout": options.heartbeat,
             # The workers keep the drain time-out themselves; this is when they are killed.
             "graceful_timeout": math.ceil(options.drain_timeout + CUT_GRACE) + 2,

@@ -48,7 +48,8 @@ class Response(wsgi.Response):  # type: ignore[misc]
         """
         extent = wrapped.filelike
         if not isinstance(extent, Extent):
-            super().write_file(wrapped)
+            for block in wrapped:
+                self.write(block)
         elif self._omits_body:
             self.send_headers()
         elif self.response_length != extent.length:

@@ -24,6 +24,7 @@ from logging import getLogger
 from typing import Any, Protocol, cast
 
 from gunicorn import util
+from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.http import wsgi
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
@@ -127,8 +128,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._stop_by = float("inf")
 
     def load_wsgi(self) -> None:
-        super().load_wsgi()
-        self.wsgi.start()
+        try:
+            super().load_wsgi()
+            self.wsgi.start()
+        except Error as error:
+            # gunicorn's word for "say this, and do not try again with another worker".
+            raise AppImportError(str(error)) from error
 
     # --- the main thread: accepting, dispatching, stopping
 
@@ -149,17 +154,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._stop_listening()
         self._drain()
         self.murder_keepalived(force=True)
-        self.tpool.shutdown(wait=False)
-        self.poller.close()
-        self.method_queue.close()
         self.wsgi.close()
         if self._busy:
             # The interpreter would wait for their threads for ever.
             log.error("leaving %d requests that do not end", len(self._busy))
             os._exit(0)
+        self.tpool.shutdown(wait=False)
+        self.poller.close()
+        self.method_queue.close()
 
-    def accept(self, listener: Any) -> None:
-        """Take one waiting connection; it gets a thread once it has something to say."""
+    def accept(self, listener: Any) -> bool:
+        """Take one waiting connection, if any; it gets a thread once it has something to say."""
         try:
             sock, peer = listener.accept()
         except OSError as error:
@@ -168,14 +173,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 time.sleep(0.05)  # it stays waiting: do not spin on it
             elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 raise
-            return
+            return False
         self.nr_conns += 1
         conn = Connection(self.cfg, sock, peer, listener.getsockname(), self.options.stall_timeout)
-        conn.set_timeout()
+        conn.timeout = time.monotonic() + self.options.stall_timeout
         self.pending_conns.append(conn)
         self.poller.register(
             sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn)
         )
+        return True
 
     def enqueue_req(self, conn: Connection) -> None:
         self._busy.add(conn)
@@ -197,17 +203,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         Who already waits to be accepted is served.
         """
         for listener in self.sockets:
-            while self._waiting(listener):
-                self.accept(listener)
+            while self.nr_conns < self.worker_connections and self.accept(listener):
+                pass
         self.set_accept_enabled(False)
         for listener in self.sockets:
             listener.close()
-
-    @staticmethod
-    def _waiting(listener: Any) -> bool:
-        with selectors.DefaultSelector() as selector:
-            selector.register(listener, selectors.EVENT_READ)
-            return bool(selector.select(0))
 
     def _drain(self) -> None:
         now = time.monotonic()
@@ -255,7 +255,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         )
         environ["wsgi.multithread"] = True
         environ["headrace.body"] = body
-        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
+        full = len(self.keepalived_conns) >= self.max_keepalived
+        if full or not self.alive or not self.options.keepalive:
             resp.force_close()
         try:
             self._answer(environ, resp)
