@@ -4,6 +4,7 @@ Without a PART everything is measured, and docs/benchmarks.md written anew.
 """
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -43,6 +44,7 @@ PARTS: dict[str, Callable[[Plan], list[Row]]] = {
 def main(arguments: list[str]) -> int:
     """Measure; 1 when a target was missed."""
     options = _parse(arguments)
+    _forget_python_settings()
     RESULTS.parent.mkdir(exist_ok=True)
     parts = [_measure(name, options.rounds) for name in options.parts or PARTS]
     with tempfile.TemporaryDirectory(dir=RESULTS.parent) as disk:
@@ -72,6 +74,12 @@ def _measure(name: str, rounds: int) -> report.Part:
     finally:
         for directory in filter(None, (disk, memory_dir)):
             shutil.rmtree(directory)
+
+
+def _forget_python_settings() -> None:
+    """Run every program as installed: with its bytecode cached (PYTHONDONTWRITEBYTECODE), say."""
+    for name in [name for name in os.environ if name.startswith("PYTHON")]:
+        del os.environ[name]
 
 
 def _tmpfs() -> Path | None:
