@@ -1,0 +1,160 @@
+"""What a transfer costs in Headrace's own functions and statements, counted by a profiler.
+
+Two parts of the code have budgets of their own: what decides about a request (api, service, db,
+stores) and what moves the bytes (server, transfer), where nothing may be called per block.
+"""
+
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.wire import Wire
+from tools.serving import READY, environment
+
+ROOT = Path(__file__).parents[2]
+GUARD = 30.0  # seconds; a hang guard
+MIB = 1 << 20
+OCTETS = "Content-Type: application/octet-stream"
+MOVING = ("server/", "transfer/", "log.py")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The calls (``file:function``) and statements of one request."""
+
+    calls: list[str]
+    statements: list[str]
+
+    @property
+    def deciding(self) -> list[str]:
+        return [call for call in self.calls if not call.startswith(MOVING)]
+
+    @property
+    def moving(self) -> list[str]:
+        return [call for call in self.calls if call.startswith(MOVING)]
+
+    @property
+    def selects(self) -> list[str]:
+        return [each for each in self.statements if each.startswith("SELECT")]
+
+    @property
+    def work(self) -> list[str]:
+        """The statements without what only brackets them."""
+        brackets = ("BEGIN", "COMMIT")
+        return [each for each in self.statements if not each.startswith(brackets)]
+
+
+def files(calls: list[str]) -> set[str]:
+    return {call.partition(":")[0] for call in calls}
+
+
+def told(calls: list[str]) -> str:
+    """The calls for a failure's message, the most frequent first."""
+    return "\n".join(f"{count:6} {call}" for call, count in Counter(calls).most_common())
+
+
+@dataclass(frozen=True)
+class Traced:
+    port: int
+
+    def request(self, method: str, target: str, *fields: str, body: bytes = b"") -> Any:
+        with Wire(self.port) as wire:
+            return wire.request(method, target, "Connection: close", *fields, body=body)
+
+    def image(self, size: int) -> str:
+        """An active image of so many zeros, its upload recorded; returns the path of its data."""
+        record = b'{"disk_format": "raw", "container_format": "bare"}'
+        path = self.request("POST", "/v2/images", body=record).json["file"]
+        with Wire(self.port) as wire:
+            wire.send(wire.head("PUT", path, OCTETS, f"Content-Length: {size}"))
+            block = bytes(MIB)
+            for _ in range(size // MIB):
+                wire.send(block)
+            assert wire.answer("PUT").status == 204
+        return str(path)
+
+    def record(self, request: str) -> Record:
+        """What the newest such request led to, once it is over."""
+        deadline = time.monotonic() + GUARD
+        while time.monotonic() < deadline:
+            found = [
+                each for each in self.request("GET", "/trace").json if each["request"] == request
+            ]
+            if found and found[-1]["done"]:
+                return Record(found[-1]["calls"], found[-1]["statements"])
+        raise AssertionError(f"{request} is not over")
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+    directory = tmp_path_factory.mktemp("traced")
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.deploy.traced_app", str(directory / "state")],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True,
+            cwd=ROOT, env=environment({"PYTHONPATH": f"{ROOT}/src"}),
+        )  # fmt: skip
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            line = stdout.readline()
+            assert line.startswith(READY), (directory / "log").read_text()
+            yield Traced(int(line.rpartition(":")[2]))
+            process.terminate()
+            assert process.wait(GUARD) == 0
+
+
+def download(traced: Traced, path: str, *fields: str) -> Record:
+    """The record of a download by a client that takes the bytes as fast as it can."""
+    with Wire(traced.port) as wire:
+        wire.send(wire.head("GET", path, "Connection: close", *fields))
+        assert wire.read_head().status in (200, 206)
+        while wire.sock.recv_into(memoryview(bytearray(MIB))):
+            pass
+    return traced.record(f"GET {path}")
+
+
+@pytest.mark.parametrize("fields", [(), ("Range: bytes=1-",)], ids=["whole", "range"])
+def test_a_download_is_decided_in_few_steps(traced: Traced, fields: tuple[str, ...]) -> None:
+    path = traced.image(MIB)
+    download(traced, path)  # what is done once only is done now
+    record = download(traced, path, *fields)
+    limit = 10 if not fields else 11  # ranges has a file of its own
+    assert len(files(record.deciding)) <= limit, sorted(files(record.deciding))
+    assert len(record.deciding) <= 40, told(record.deciding)
+    assert len(record.selects) <= 2, record.selects
+    assert record.work == record.selects
+
+
+def test_a_download_costs_the_same_whatever_its_size(traced: Traced) -> None:
+    """No call per block: a fast client's bytes leave in turns of more than 1 MiB (3 calls each)."""
+    small, large = 64 * MIB, 512 * MIB
+    paths = [traced.image(size) for size in (small, large)]
+    first, second = (download(traced, path) for path in paths)
+    more = len(second.calls) - len(first.calls)
+    assert more <= 3 * (large - small) // MIB, told(second.calls)
+    assert first.deciding == second.deciding
+    assert len(first.moving) <= 80, told(first.moving)
+
+
+def test_an_upload_costs_a_few_calls_a_mib(traced: Traced) -> None:
+    """One turn fills and drains a pipe of 1 MiB and tells store and digests how far it is."""
+    small, large = 16 * MIB, 144 * MIB
+    traced.image(small)
+    first, second = (traced.record(f"PUT {traced.image(size)}") for size in (small, large))
+    more = len(second.calls) - len(first.calls)
+    assert more <= 10 * (large - small) // MIB, told(second.calls)
+
+
+def test_the_statements_of_an_upload(traced: Traced) -> None:
+    """One to look, two to claim, three to activate; the lease is the first and the last of them."""
+    record = traced.record(f"PUT {traced.image(MIB)}")
+    assert len(record.work) <= 6, record.work
+    assert len(record.selects) == 1
+    assert record.statements.count("COMMIT") == 2
