@@ -292,6 +292,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.reset()
         if isinstance(error, TransferError):
             log.warning("%s: %s", where, error)
+        elif isinstance(error, ConnectionError) and request.body.failed:
+            # Whoever read the body has said that the client is gone.
+            log.debug("%s: %s", where, error.strerror)
         elif isinstance(error, OSError):
             log.warning("%s: %s", where, error.strerror)
         else:
