@@ -102,12 +102,14 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
             cwd=ROOT, env=environment({"PYTHONPATH": f"{ROOT}/src"}),
         )  # fmt: skip
         assert process.stdout is not None
-        with process.stdout as stdout:
-            line = stdout.readline()
+        try:
+            line = process.stdout.readline()
             assert line.startswith(READY), (directory / "log").read_text()
             yield Traced(int(line.rpartition(":")[2]))
+        finally:
             process.terminate()
-            assert process.wait(GUARD) == 0
+            process.wait(GUARD)
+            process.stdout.close()
 
 
 def download(traced: Traced, path: str, *fields: str) -> Record:
@@ -115,7 +117,8 @@ def download(traced: Traced, path: str, *fields: str) -> Record:
     with Wire(traced.port) as wire:
         wire.send(wire.head("GET", path, "Connection: close", *fields))
         assert wire.read_head().status in (200, 206)
-        while wire.sock.recv_into(memoryview(bytearray(MIB))):
+        buffer = bytearray(MIB)
+        while wire.sock.recv_into(buffer):
             pass
     return traced.record(f"GET {path}")
 
