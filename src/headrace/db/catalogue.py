@@ -36,9 +36,9 @@ from headrace.db.schema import (
 )
 from headrace.model import ImagePage, ImageQuery, Op, Status, Viewer, Visibility
 
-# Matches of a condition up to which collecting and sorting them is cheaper than a walk: at 1,000
-# both cost a few milliseconds in a catalogue of 300,000.
-_RARE = 1000
+# Matches of a condition below which collecting and sorting them is cheaper than a walk: with 1,000
+# in a catalogue of 300,000, both cost a few milliseconds.
+_FEW = 1000
 _INT64_MAX = (1 << 63) - 1
 
 _Key = Callable[[Any], sa.ColumnElement[Any]]
@@ -87,9 +87,9 @@ _LOOKED_UP = {
 class _Shape:
     """What of a query decides the text of its statement; all else are parameters.
 
-    ``sort`` is complete.  ``properties`` and ``tags`` are numbers of conditions.  The look ahead
-    adds ``rare``, the condition whose few matches a page begins with, and ``few_shared``: whether
-    the images shared with the viewer are few.
+    ``sort`` is complete.  ``properties`` and ``tags`` are numbers of conditions.  The look ahead,
+    which counts up to ``few``, adds ``rare``, the condition whose matches a page begins with, and
+    ``few_shared``: whether the images shared with the viewer are few.
     """
 
     is_admin: bool
@@ -102,6 +102,7 @@ class _Shape:
     properties: int
     tags: int
     after_marker: bool
+    few: int
     rare: str | None = None
     few_shared: bool = False
 
@@ -111,15 +112,18 @@ class _Shape:
         return not self.is_admin and self.has_project and self.visibility in (None, "all", "shared")
 
 
-def list_page(database: Database, query: ImageQuery, viewer: Viewer) -> ImagePage:
+def list_page(
+    database: Database, query: ImageQuery, viewer: Viewer, *, few: int = _FEW
+) -> ImagePage:
     """One page of the images that a viewer may see (contract §1.3).
 
     Costs one statement for the page and one for its parts, one for a marker and one for a look
-    ahead.  Raises MarkerNotFound when the marker is no image that the viewer may see.
+    ahead; of a condition with less than ``few`` matches all are collected.  Raises MarkerNotFound
+    when the marker is no image that the viewer may see.
     """
     if query.limit == 0:
         return ImagePage([], full=False)
-    shape = _shape(query, viewer)
+    shape = _shape(query, viewer, few)
     values = _values(query, viewer)
     with database.read() as connection:
         if query.marker is not None:
@@ -132,7 +136,7 @@ def list_page(database: Database, query: ImageQuery, viewer: Viewer) -> ImagePag
     )
 
 
-def _shape(query: ImageQuery, viewer: Viewer) -> _Shape:
+def _shape(query: ImageQuery, viewer: Viewer, few: int) -> _Shape:
     return _Shape(
         is_admin=viewer.is_admin,
         has_project=viewer.project_id is not None,
@@ -144,6 +148,7 @@ def _shape(query: ImageQuery, viewer: Viewer) -> _Shape:
         properties=len(query.properties),
         tags=len(query.tags),
         after_marker=query.marker is not None,
+        few=few,
     )
 
 
@@ -201,9 +206,9 @@ def _look_ahead(connection: Connection, shape: _Shape, values: dict[str, object]
     if statement is None:
         return shape
     counts = {row[0]: row[1] for row in connection.execute(statement, values)}
-    few_shared = counts.pop("shared", _RARE) < _RARE
+    few_shared = counts.pop("shared", shape.few) < shape.few
     rare = min(counts, key=counts.__getitem__, default=None)
-    if rare is not None and counts[rare] == _RARE:
+    if rare is not None and counts[rare] >= shape.few:
         rare = None
     return replace(shape, rare=rare, few_shared=few_shared)
 
@@ -219,7 +224,7 @@ def _keys_of_one(sort: tuple[tuple[str, bool], ...], is_admin: bool, has_project
 
 @lru_cache(maxsize=512)
 def _counts(shape: _Shape) -> sa.CompoundSelect[*tuple[Any, ...]] | None:
-    """Each look-up's name and number of matches, counted up to ``_RARE``."""
+    """Each look-up's name and number of matches, counted up to ``few``."""
     lookups = dict(_lookups(shape))
     if shape.lists_shared:
         lookups["shared"] = _shared(shape)
@@ -228,7 +233,7 @@ def _counts(shape: _Shape) -> sa.CompoundSelect[*tuple[Any, ...]] | None:
     return sa.union_all(
         *(
             sa.select(sa.literal_column(f"'{name}'"), sa.func.count()).select_from(
-                lookup.limit(sa.literal_column(str(_RARE))).subquery()
+                lookup.limit(shape.few).subquery()
             )
             for name, lookup in lookups.items()
         )

@@ -30,9 +30,13 @@ def prepare(database: Database) -> None:
 
     An empty database gets everything, one of Glance's at its head only what is ours, and one that
     is ready two SELECTs.  Raises DatabaseTooOld for a Glance database below its head,
-    ConfigurationError for one of a newer Glance or Headrace, ServiceUnavailable when the database
-    does not answer.
+    ConfigurationError for one of a newer Glance or Headrace, or one that cannot be used.
     """
+    with _explained():
+        _prepare(database)
+
+
+def _prepare(database: Database) -> None:
     if _is_ready(database):
         return
     with _lock(database):
@@ -52,8 +56,9 @@ def hand_back(database: Database) -> None:
 
     Every Headrace on the database must have ended: what it was uploading goes back to ``queued``,
     since a Glance would leave it ``saving`` for ever.  ``prepare`` takes the database again.
+    Raises ConfigurationError when the database cannot be used.
     """
-    with _lock(database), database.write() as connection:
+    with _explained(), _lock(database), database.write() as connection:
         if not sa.inspect(connection).has_table(schema.OWN_VERSION_TABLE):
             return
         connection.execute(
@@ -104,9 +109,10 @@ def _glance_revision(connection: Connection) -> str | None:
         return None
     if found == {schema.GLANCE_HEAD}:
         return schema.GLANCE_HEAD
-    # Revisions are named after releases: by words up to 2022 (liberty … zed), by years since.
-    # A database between its expansion and its contraction has two, and is not there yet.
-    if all(each[0].isdigit() and each > schema.GLANCE_HEAD for each in found):
+    # Releases have names up to 2022 (liberty … zed) and numbers since; a database between its
+    # expansion and its contraction has a revision of each, or only the first, and is not there yet.
+    release = schema.GLANCE_HEAD.rpartition("_")[0]
+    if all(each[0].isdigit() and each.rpartition("_")[0] > release for each in found):
         raise errors.ConfigurationError(
             reason=f"the database is at {', '.join(sorted(found))}, of a newer Glance"
         )
@@ -126,6 +132,19 @@ def _migrate(connection: Connection, chain: str, version_table: str, *, up: bool
         command.upgrade(config, "head")
     else:
         command.downgrade(config, "base")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Whoever starts or ends the service on a database is told what the driver says of it."""
+    try:
+        yield
+    except (errors.ServiceUnavailable, exc.DBAPIError) as error:
+        cause = error.__cause__ if isinstance(error, errors.ServiceUnavailable) else error
+        words = str(cause.orig if isinstance(cause, exc.DBAPIError) else cause).splitlines()
+        raise errors.ConfigurationError(reason=f"the database: {' '.join(words)}") from error
+    except OSError as error:
+        raise errors.ConfigurationError(reason=f"the database: {error}") from error
 
 
 @contextmanager

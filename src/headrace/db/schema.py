@@ -292,7 +292,8 @@ metadef_namespace_resource_types = sa.Table(
 )
 
 # The lease of an upload: who writes the data of a ``saving`` image, and when it last said so.
-# A ``saving`` image without one belongs to a Glance beside us.
+# A ``saving`` image without one belongs to a Glance beside us.  There are as many rows as uploads
+# in progress, so there is nothing to index.
 uploads = sa.Table(
     "headrace_uploads",
     OWN,
@@ -300,7 +301,5 @@ uploads = sa.Table(
     Column("upload_id", String(36), nullable=False),
     Column("worker", String(255), nullable=False),
     Column("heartbeat", sa.DateTime, nullable=False),
-    Index("headrace_uploads_worker", "worker"),
-    Index("headrace_uploads_heartbeat", "heartbeat"),
     **_MYSQL,
 )

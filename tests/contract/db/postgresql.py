@@ -71,9 +71,7 @@ def _await(socket: Path, process: subprocess.Popen[bytes]) -> None:
 
     while True:
         try:
-            psycopg.connect(
-                host=str(socket.parent), user="headrace", dbname="postgres"
-            ).close()
+            psycopg.connect(host=str(socket.parent), user="headrace", dbname="postgres").close()
             return
         except psycopg.OperationalError:
             assert time.monotonic() < until, "the PostgreSQL server does not answer"

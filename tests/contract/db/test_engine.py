@@ -35,12 +35,14 @@ def test_a_write_is_seen_when_it_has_ended(database: Database) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
-def test_a_write_that_fails_leaves_nothing(
-    database: Database, error: type[BaseException]
-) -> None:
-    with pytest.raises(error), database.write() as connection:
-        add(connection, "a")
-        raise error
+def test_a_write_that_fails_leaves_nothing(database: Database, error: type[BaseException]) -> None:
+    def fail() -> None:
+        with database.write() as connection:
+            add(connection, "a")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert urls(database) == set()
     with database.write() as connection:
         add(connection, "b")
@@ -48,9 +50,13 @@ def test_a_write_that_fails_leaves_nothing(
 
 
 def test_a_statement_that_fails_undoes_the_others(database: Database) -> None:
-    with pytest.raises(sa.exc.IntegrityError), database.write() as connection:
+    @transaction
+    def add_twice(connection: Connection) -> None:
         add(connection, "a")
         add(connection, "a")
+
+    with pytest.raises(sa.exc.IntegrityError):
+        add_twice(database)
     assert urls(database) == set()
 
 

@@ -1,0 +1,183 @@
+"""From nothing, from Glance's and from our own layout to the one needed, and back."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from headrace import errors
+from headrace.db import images, migrate, schema, uploads
+from headrace.db.engine import Database, connect
+from headrace.model import Status
+from tests.contract.db.examples import ADMIN, NOW, image, stored
+
+Unprepared = Callable[[], Database]
+
+PREPARE = """
+import sys
+from headrace.db import engine, migrate
+migrate.prepare(engine.connect(sys.argv[1]))
+print("alembic" in sys.modules)
+"""
+
+
+def revisions(database: Database, table: str) -> list[str]:
+    with database.read() as connection:
+        return list(connection.execute(sa.text(f"SELECT version_num FROM {table}")).scalars())
+
+
+def names(database: Database) -> set[str]:
+    """Every table and index of a database by name."""
+    query = {
+        "sqlite": "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'",
+        "postgresql": "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
+        " WHERE nspname = 'public' AND relkind IN ('r', 'i')",
+    }[database.dialect]
+    with database.read() as connection:
+        return set(connection.execute(sa.text(query)).scalars())
+
+
+def start(database: Database) -> "subprocess.Popen[str]":
+    url = database.engine.url.render_as_string(hide_password=False)
+    return subprocess.Popen([sys.executable, "-c", PREPARE, url], stdout=subprocess.PIPE, text=True)
+
+
+def make_glance(database: Database, *found: str) -> None:
+    """The tables of a Glance at these revisions."""
+    with database.write() as connection:
+        schema.GLANCE.create_all(connection)
+        connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+        for revision in found:
+            connection.execute(sa.text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
+
+
+def test_an_empty_database_gets_everything(unprepared: Unprepared) -> None:
+    database = unprepared()
+    migrate.prepare(database)
+    assert revisions(database, "alembic_version") == ["2024_1_contract01"]
+    assert revisions(database, "headrace_alembic_version") == ["headrace_0001"]
+    assert set(sa.inspect(database.engine).get_table_names()) == {
+        *schema.GLANCE.tables,
+        *schema.OWN.tables,
+        "alembic_version",
+        "headrace_alembic_version",
+    }
+    made = image()
+    images.create(database, made)
+    migrate.prepare(database)
+    assert images.show(database, made.id, ADMIN) == made
+
+
+@pytest.mark.slow
+def test_many_processes_may_begin_at_once(unprepared: Unprepared) -> None:
+    database = unprepared()
+    for process in [start(database) for _ in range(4)]:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    assert revisions(database, "alembic_version") == ["2024_1_contract01"]
+    assert revisions(database, "headrace_alembic_version") == ["headrace_0001"]
+
+
+def test_a_ready_database_costs_no_alembic(database: Database) -> None:
+    out, _ = start(database).communicate(timeout=60)
+    assert out == "False\n"
+
+
+def test_a_glance_at_its_head_gets_only_what_is_ours(unprepared: Unprepared) -> None:
+    database = unprepared()
+    make_glance(database, "2024_1_contract01")
+    before = names(database)
+    migrate.prepare(database)
+    new = names(database) - before
+    assert all(name.startswith("headrace_") for name in new)
+    assert len(new) > 10
+    assert revisions(database, "alembic_version") == ["2024_1_contract01"]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        ["2023_1_contract01"],
+        ["zed_contract01"],
+        ["2024_1_expand01", "2023_1_contract01"],
+        ["2024_1_expand01"],
+    ],
+)
+def test_an_older_glance_is_refused(unprepared: Unprepared, found: list[str]) -> None:
+    database = unprepared()
+    make_glance(database, *found)
+    before = names(database)
+    with pytest.raises(errors.DatabaseTooOld) as caught:
+        migrate.prepare(database)
+    assert caught.value.fields["revision"] == ", ".join(sorted(found))
+    assert names(database) == before
+
+
+def test_a_glance_without_a_revision_is_refused(unprepared: Unprepared) -> None:
+    database = unprepared()
+    with database.write() as connection:
+        schema.GLANCE.create_all(connection)
+    with pytest.raises(errors.DatabaseTooOld, match="unknown"):
+        migrate.prepare(database)
+
+
+@pytest.mark.parametrize(
+    ("table", "revision"),
+    [("alembic_version", "2031_1_contract01"), ("headrace_alembic_version", "headrace_9999")],
+)
+def test_a_newer_database_is_refused(unprepared: Unprepared, table: str, revision: str) -> None:
+    database = unprepared()
+    migrate.prepare(database)
+    with database.write() as connection:
+        connection.execute(sa.text(f"UPDATE {table} SET version_num = '{revision}'"))
+    with pytest.raises(errors.ConfigurationError, match=revision) as caught:
+        migrate.prepare(database)
+    assert not isinstance(caught.value, errors.DatabaseTooOld)
+
+
+def test_a_database_that_was_handed_back_has_nothing_of_ours(unprepared: Unprepared) -> None:
+    database = unprepared()
+    make_glance(database, "2024_1_contract01")
+    before = names(database)
+    migrate.prepare(database)
+    made = image(tags=frozenset({"kept"}))
+    images.create(database, made)
+    for _ in range(2):
+        migrate.hand_back(database)
+        assert names(database) == before
+    migrate.prepare(database)
+    assert images.show(database, made.id, ADMIN) == made
+
+
+def test_handing_back_ends_uploads(unprepared: Unprepared) -> None:
+    database = unprepared()
+    migrate.prepare(database)
+    ours, theirs = image(), image(status=Status.SAVING)
+    for each in (ours, theirs):
+        images.create(database, each)
+    uploads.claim(database, ours, "one", "worker", NOW)
+    migrate.hand_back(database)
+    assert stored(database, schema.images, ours.id)[0]["status"] == "queued"
+    assert stored(database, schema.images, theirs.id)[0]["status"] == "saving"
+
+
+def test_a_migration_that_fails_leaves_nothing(unprepared: Unprepared) -> None:
+    database = unprepared()
+    make_glance(database, "2024_1_contract01")
+    with database.write() as connection:
+        # In the way of the last index the migration makes.
+        connection.execute(
+            sa.text("CREATE INDEX headrace_image_locations_status ON image_locations (status)")
+        )
+    before = names(database)
+    with pytest.raises(errors.ConfigurationError, match="headrace_image_locations_status"):
+        migrate.prepare(database)
+    assert names(database) == before
+
+
+def test_a_database_that_cannot_be_opened_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigurationError, match="unable to open database file"):
+        migrate.prepare(connect(f"sqlite:///{tmp_path}/no/directory/headrace.db"))
