@@ -69,7 +69,6 @@ def serve(
         raise UsageError(reason="serve takes --host and --port after its name, and no --url")
     # Only here: a command that talks to a service starts without the server's libraries.
     from headrace import config, log
-    from headrace.api import app
     from headrace.server import embedded
     from headrace.server.options import ServeOptions
 
@@ -93,7 +92,14 @@ def serve(
         drain_timeout=drain_timeout,
         stall_timeout=conf.headrace.stall_timeout,
     )
-    embedded.serve(options, lambda: app.build(conf))
+
+    def load() -> embedded.Application:
+        # Where the host wants it: a single worker loads it itself, and the master stays small.
+        from headrace.api import app
+
+        return app.build(conf)
+
+    embedded.serve(options, load)
 
 
 def is_loopback(host: str) -> bool:
