@@ -3,12 +3,13 @@
 import resource
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Start
-from tests.faults.service import BLOCK, Service
+from tests.faults.service import BLOCK, Service, wait_until
 from tests.faults.test_uploads import BLOCKS, OCTETS, SIZE, begin, end, piece
 from tests.needs import require, require_root
 
@@ -16,17 +17,24 @@ ROOM = 6 * BLOCK
 FITS = b"".join(BLOCKS[:4])
 
 
+@contextmanager
+def tmpfs(directory: Path, size: int) -> Iterator[Path]:
+    require_root()
+    directory.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    require(done.returncode == 0, f"needs to mount a tmpfs: {done.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A state directory whose images lie in a tmpfs of 6 MiB."""
-    require_root()
-    images = tmp_path / "state" / "images"
-    images.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(images)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    require(done.returncode == 0, f"needs to mount a tmpfs: {done.stderr.strip()}")
-    yield tmp_path / "state"
-    subprocess.run(["umount", "--lazy", str(images)], check=True)
+    with tmpfs(tmp_path / "state" / "images", ROOM):
+        yield tmp_path / "state"
 
 
 def test_announced_data_is_refused_before_it_is_sent(start: Start, small_disk: Path) -> None:
@@ -88,3 +96,47 @@ def test_a_limit_on_file_size(start: Start) -> None:
     assert SIZE > ROOM > len(FITS)
     assert service.upload(service.create(), FITS).status == 204
     service.check_store()
+
+
+def test_no_room_for_the_record(start: Start, tmp_path: Path) -> None:
+    """The database's disk is full when the data has landed: neither is kept, the lease runs out."""
+    with tmpfs(tmp_path / "small", ROOM) as state:
+        images = tmp_path / "images"
+        settings = {
+            "OS_GLANCE_STORE__FILESYSTEM_STORE_DATADIR": str(images),
+            "OS_HEADRACE__UPLOAD_LEASE": "3",
+        }
+        service = start(state_dir=state, env=settings)
+        image_id = service.create()
+        with service.connect() as wire:
+            begin(wire, image_id, "plain")
+            wire.send(*BLOCKS[:-1])
+            wait_until(lambda: service.status(image_id) == "saving", "the claim")
+            fill(state / "ballast")
+            wire.send(BLOCKS[-1])
+            answer = wire.answer("PUT")
+            assert (answer.status, answer.headers["x-headrace-error"]) == (
+                503,
+                "service.unavailable",
+            )
+        assert service.request("GET", f"/v2/images/{image_id}").status == 200
+        refused = service.request("POST", "/v2/images", body=b"{}")
+        assert refused.status == 503
+
+        (state / "ballast").unlink()
+        wait_until(lambda: service.status(image_id) == "queued", "the end of the lease")
+        wait_until(lambda: not any(images.iterdir()), "the removal")
+        assert service.upload(image_id, FITS).status == 204
+        assert service.request("GET", f"/v2/images/{image_id}/file").body == FITS
+        service.server.stop()
+
+
+def fill(path: Path) -> None:
+    """Take all the room that is left, to the last byte."""
+    size = 1 << 16
+    with path.open("wb", buffering=0) as file:
+        while size:
+            try:
+                file.write(bytes(size))
+            except OSError:
+                size //= 2
