@@ -146,6 +146,7 @@ def test_holes_anywhere(ways: str, layout: tuple[str, ...]) -> None:
     offset, length, at = 100, 3 * MIB - 300, 5000
     with opened(fd := sparse(3 * MIB, data), copy := file_with(b"")):
         pump(Extent(fd, offset, length), FileSink(copy, at))
+        assert os.lseek(fd, 0, os.SEEK_CUR) == offset, "where the extent's descriptor stands"
         assert everything(copy) == bytes(at) + everything(fd)[offset : offset + length]
         assert occupied(copy) <= len(data) * (MIB + 8 * KIB) + 64 * KIB
 
@@ -154,6 +155,14 @@ def test_what_a_file_has_does_not_show_through_a_hole(ways: str) -> None:
     with opened(fd := sparse(MIB, {}), used := file_with(b"x" * 2 * MIB)):
         pump(Extent(fd, 0, MIB), FileSink(used, MIB // 2))
         assert everything(used) == b"x" * (MIB // 2) + bytes(MIB) + b"x" * (MIB // 2)
+
+
+def test_a_hole_is_written_out_where_all_goes_to_the_end(ways: str, tmp_path: Path) -> None:
+    data = os.urandom(MIB)
+    sink = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    with opened(fd := sparse(3 * MIB, {MIB: data}), sink):
+        pump(Extent(fd, 0, 3 * MIB), FileSink(sink))
+        assert everything(sink) == bytes(MIB) + data + bytes(MIB)
 
 
 @pytest.fixture
