@@ -1,6 +1,7 @@
 """A store without room says so, holds nothing of what did not fit, and takes what does."""
 
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,8 @@ def test_two_uploads_that_fit_one_by_one(start: Start, small_disk: Path) -> None
             wire.send(wire.head("PUT", f"/v2/images/{image_id}/file", OCTETS,
                                 f"Content-Length: {len(FITS)}"))  # fmt: skip
         one.send(FITS[:-1])
+        images = service.server.image_dir
+        wait_until(lambda: shutil.disk_usage(images).used >= len(FITS), "landing of the first")
         other.send(FITS[: 3 * BLOCK])
         assert other.answer("PUT").status == 413
         one.send(FITS[-1:])
