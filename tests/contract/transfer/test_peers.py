@@ -1,5 +1,6 @@
 """Peers as they are: slow, interrupted, stalled, gone."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -159,6 +160,32 @@ def test_a_full_pipe_that_nobody_reads() -> None:
             pump(Extent(fd, 0, len(CONTENT)), Stream(inlet, stall=STALL))
         with meanwhile(lambda: theirs.sendall(CONTENT[:10_000])), pytest.raises(errors.PeerStalled):
             pump(Stream(ours.fileno(), 10_000, HANG), Stream(inlet, stall=STALL))
+
+
+@pairs
+def test_a_reader_behind_a_pipe_that_stalls(ways: str, pair: str) -> None:
+    outlet, inlet = os.pipe()
+    ours, theirs = PAIRS[pair]()
+    shrink(ours, theirs)
+
+    def feed() -> None:
+        with contextlib.suppress(BrokenPipeError), open(inlet, "wb") as pipe:
+            pipe.write(CONTENT)
+
+    with meanwhile(feed), ours, theirs, opened(outlet), pytest.raises(errors.PeerStalled):
+        pump(Stream(outlet, stall=HANG), Stream(ours.fileno(), stall=STALL))
+
+
+@pairs
+def test_a_writer_before_a_pipe_that_stalls(ways: str, pair: str) -> None:
+    outlet, inlet = os.pipe()
+    ours, theirs = PAIRS[pair]()
+    with ours, theirs, opened(outlet, inlet):
+        theirs.sendall(CONTENT[:10_000])
+        with pytest.raises(errors.PeerStalled) as caught:
+            pump(Stream(ours.fileno(), 20_000, STALL), Stream(inlet, stall=HANG))
+        assert os.read(outlet, 20_000) == CONTENT[:10_000]
+    assert caught.value.fields == {"seconds": STALL, "moved": 10_000}
 
 
 @pairs
