@@ -121,6 +121,16 @@ def test_it_can_be_stopped_at_any_time(fd: int, landed: int) -> None:
         follower.finish(len(CONTENT))
 
 
+def test_stopping_does_not_wait_for_what_has_landed(fd: int) -> None:
+    before = active_count()
+    size = 32 << 30  # some 15 s of hashing at least
+    os.ftruncate(fd, size)
+    follower = Follower(fd, ["sha256"])
+    follower.advance(size)
+    follower.stop()
+    assert active_count() == before
+
+
 def test_it_can_be_stopped_when_finished(fd: int) -> None:
     os.pwrite(fd, CONTENT, 0)
     follower = Follower(fd, ALGORITHMS)

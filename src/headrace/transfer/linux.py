@@ -148,7 +148,10 @@ def splice_direct(
         try:
             count = os.splice(source.fd, sink.fd, min(left, run.step), offset, sink_offset, flags)
         except BlockingIOError:
-            _wait_for_either(source, sink, run)
+            # It does not say from which end.  Polling is level-triggered: what becomes ready
+            # meanwhile is not missed.
+            source.wait_ready(run)
+            sink.wait_ready(run)
             continue
         except OSError as error:
             if _refused(error, run):
@@ -163,18 +166,6 @@ def splice_direct(
         if sink_offset is not None:
             sink_offset += count
         run.add(count)
-
-
-def _wait_for_either(source: Port, sink: Port, run: Run) -> None:
-    """Wait for the end that a splice gave EAGAIN for, which it does not say.
-
-    A pipe is asked first whether it was the one; polling is level-triggered, so that what becomes
-    ready meanwhile is not missed.
-    """
-    for port in sorted((source, sink), key=lambda port: port.kind is not Kind.PIPE):
-        if not port.ready(0):
-            port.wait_ready(run)
-            return
 
 
 def splice_through(
