@@ -111,11 +111,12 @@ def build(conf: cfg.ConfigOpts) -> Application:
     serves: a host may fork in between.
     """
     engine.enable(conf.headrace.sendfile)
-    os.makedirs(config.state_dir(conf), mode=0o750, exist_ok=True)
+    _make_state_dir(conf)
     database = db.connect(config.database_url(conf))
     migrate.prepare(database)
     database.close()  # no connection may cross the fork
     stores = Registry([_filesystem_store(conf)], default="file")
+    _test_zero_copy(config.image_dir(conf))
     fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
     images = Images(database, stores, fields.check, limits, _now)
@@ -148,6 +149,30 @@ def build(conf: cfg.ConfigOpts) -> Application:
 def _now() -> datetime:
     """The time as the database stores it: UTC, without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _make_state_dir(conf: cfg.ConfigOpts) -> None:
+    """Make the state directory, if anything is to lie in it."""
+    if conf.database.connection and conf.glance_store.filesystem_store_datadir:
+        return
+    directory = config.state_dir(conf)
+    try:
+        os.makedirs(directory, mode=0o750, exist_ok=True)
+    except OSError as error:
+        raise errors.ConfigurationError(
+            reason=f"state directory {directory}: {error.strerror}"
+        ) from error
+
+
+def _test_zero_copy(directory: str) -> None:
+    """Find out before it matters whether the image files can be trusted to sendfile and splice."""
+    try:
+        fault = engine.self_test(directory)
+    except errors.Error as error:
+        _log.warning("zero-copy could not be tested in %s: %s", directory, error)
+    else:
+        if fault:
+            _log.warning("bytes of %s are copied: %s", directory, fault)
 
 
 def _filesystem_store(conf: cfg.ConfigOpts) -> FilesystemStore:
