@@ -3,12 +3,13 @@ Glance, the same file behind all three."""
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import cpu, glance, imageapi, processes
+from benchmarks import cpu, glance, imageapi, network, processes
 from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved, random_file, warm
 from benchmarks.row import GIB, KIB, MB, Row, Target, ratio_at_most
@@ -29,20 +30,24 @@ class Sample:
 
 
 def run(plan: Plan) -> list[Row]:
-    """Rows of 1 and 8 streams."""
-    with _servers(plan.disk) as servers:
-        rows = []
-        for streams in STREAMS:
-            measures: dict[str, Callable[[], Sample]] = {
-                name: partial(_download, server, path, streams)
-                for name, (server, path) in servers.items()
-            }
-            rows += _rows(streams, interleaved(MORE_ROUNDS * plan.rounds, measures))
-        return rows
+    """Rows of 1 and 8 streams, under every congestion control there is."""
+    rows = []
+    for congestion in network.alternatives():
+        directory = plan.disk / congestion
+        directory.mkdir()
+        with network.under(congestion), _servers(directory) as servers:
+            for streams in STREAMS:
+                measures: dict[str, Callable[[], Sample]] = {
+                    name: partial(_download, server, path, streams)
+                    for name, (server, path) in servers.items()
+                }
+                taken = interleaved(MORE_ROUNDS * plan.rounds, measures)
+                rows += _rows(f"download, {congestion}, streams: {streams}", taken)
+        shutil.rmtree(directory)
+    return rows
 
 
-def _rows(streams: int, taken: dict[str, list[Sample]]) -> list[Row]:
-    name = f"download, {streams} stream{'s' if streams > 1 else ''}"
+def _rows(name: str, taken: dict[str, list[Sample]]) -> list[Row]:
 
     def row(what: str, unit: str, field: str, beside: str, target: Target | None = None) -> Row:
         ours, other = (

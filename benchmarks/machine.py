@@ -7,7 +7,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import cpu
+from benchmarks import cpu, network
 from benchmarks.glance import VENV
 from benchmarks.plan import Plan
 from benchmarks.processes import ROOT
@@ -22,7 +22,7 @@ def describe(plan: Plan) -> dict[str, str]:
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "memory": f"{_memory_gib():.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "congestion control": _read("/proc/sys/net/ipv4/tcp_congestion_control"),
+        "congestion control": network.congestion_control(),
         "disk": _file_system(plan.disk),
         "tmpfs": "none" if plan.memory is None else _file_system(plan.memory),
         "Python": platform.python_version(),
