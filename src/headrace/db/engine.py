@@ -153,6 +153,10 @@ def _engine(url: URL, connections: int) -> Engine:
         "pool_reset_on_return": None,
     }
     if url.get_backend_name() != "sqlite":
+        if url.get_backend_name() == "postgresql":
+            # Prepared statements come to be planned without their parameters, badly for lists:
+            # 0.2 ms became 60 for a project with few of 100,000 images.
+            options["connect_args"] = {"prepare_threshold": None}
         # A server may have closed an idle connection; better one round trip than a failed request.
         return sa.create_engine(url, pool_pre_ping=True, **options)
     engine = sa.create_engine(

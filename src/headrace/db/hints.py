@@ -5,12 +5,13 @@ equally selective, and Glance's indexes on ``deleted`` hold nearly all rows unde
 one image's properties then scans everybody's (28 ms instead of 0.05 with 300,000 properties).
 """
 
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.operators import OperatorType
 
 
 class unindexed(FunctionElement[bool]):
@@ -22,6 +23,10 @@ class unindexed(FunctionElement[bool]):
 
     type = sa.Boolean()
     inherit_cache = True
+
+    def self_group(self, against: OperatorType | None = None) -> Self:
+        """It is a condition already: without this, ``= 1`` is added where booleans are numbers."""
+        return self
 
 
 @compiles(unindexed)

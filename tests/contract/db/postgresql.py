@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -46,7 +47,7 @@ def server() -> Iterator[str]:
             _await(directory / ".s.PGSQL.5432", process)
             yield f"postgresql://headrace@/{{}}?host={directory}"
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # ends at once, whoever is still connected
             process.wait(timeout=60)
     finally:
         shutil.rmtree(directory)
