@@ -15,18 +15,20 @@ from headrace import errors
 from headrace.model import Status, is_image_id
 
 _UUID = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
+_Id = Annotated[str, Meta(pattern=_UUID)]
 _Text255 = Annotated[str, Meta(max_length=255)]
 _Megas = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One property of the image resource; ``base`` is False for an operator's own properties."""
+    """One property of the image resource; ``base`` is False for a custom one of known meaning."""
 
     name: str
     type: Any
     description: str
     read_only: bool = False
+    base: bool = True
 
 
 class Fields:
@@ -101,6 +103,8 @@ def _render(field: Field) -> dict[str, object]:
     rendered["description"] = field.description
     if field.read_only:
         rendered["readOnly"] = True
+    if not field.base:
+        rendered["is_base"] = False
     return rendered
 
 
@@ -126,7 +130,7 @@ def _image_fields(
     disk_format = Literal[disk_formats] | None  # type: ignore[valid-type]
     digest = Annotated[str, Meta(max_length=128)] | None
     return (
-        Field("id", Annotated[str, Meta(pattern=_UUID)], "Identifier of the image"),
+        Field("id", _Id, "Identifier of the image"),
         Field("name", _Text255 | None, "Descriptive name of the image"),
         Field("status", Literal[tuple(map(str, Status))], "Status of the image", read_only=True),
         Field(
@@ -163,4 +167,11 @@ def _image_fields(
         Field("file", str, "Path of the image's data", read_only=True),
         Field("schema", str, "Path of this schema", read_only=True),
         Field("direct_url", str, "Address of the data in its store", read_only=True),
+        # Clients offer an option for each of these and drop the option when the schema has it not.
+        Field("architecture", _Text255, "Architecture of the processor it runs on", base=False),
+        Field("os_distro", _Text255, "Distribution of the operating system", base=False),
+        Field("os_version", _Text255, "Version of the operating system", base=False),
+        Field("instance_uuid", _Text255, "Machine that the image was taken of", base=False),
+        Field("kernel_id", _Id, "Image of the kernel to boot with", base=False),
+        Field("ramdisk_id", _Id, "Image of the ramdisk to boot with", base=False),
     )
