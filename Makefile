@@ -3,6 +3,7 @@
 
 PYTHON =
 ARGS =
+ONLY =
 bin = .venv/bin
 pytest = $(bin)/python -m pytest
 parallel = --numprocesses 2 --dist loadfile
@@ -37,8 +38,8 @@ check: .venv/.ready ## lint, format, types, layers, and the references' freshnes
 	$(bin)/lint-imports --no-logo
 	$(bin)/python -m tools.reference --check
 
-bench: .venv/.ready .venv-clients/.ready .venv-glance/.ready ## the figures of docs/benchmarks.md, measured anew
-	$(bin)/python -m benchmarks $(ARGS)
+bench: .venv/.ready .venv-clients/.ready .venv-glance/.ready ## the figures of docs/benchmarks.md anew (ONLY=download: one part)
+	$(bin)/python -m benchmarks $(ONLY) $(ARGS)
 
 docs: .venv/.ready ## write docs/reference anew
 	$(bin)/python -m tools.reference

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import cpu, glance, imageapi, processes, stages
+from benchmarks.client import SHA256_ALONE
 from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved, random_file, settle, warm
 from benchmarks.row import GIB, KIB, MB, Row, ratio_at_least, ratio_at_most
@@ -22,7 +23,7 @@ BEYOND_DIGESTS = 1.0
 _ALGORITHMS = {"md5 + sha512": ("md5", "sha512"), "sha256": ("sha256",)}
 _SETTINGS = {
     "md5 + sha512": {},
-    "sha256": {"OS_DEFAULT__HASHING_ALGORITHM": "sha256", "OS_HEADRACE__LEGACY_CHECKSUM": "off"},
+    "sha256": SHA256_ALONE,
 }
 _GLANCE = "Glance 33"
 _STAGES = "stages"
