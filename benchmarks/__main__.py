@@ -30,6 +30,8 @@ from benchmarks.row import Row
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / ".cache" / "benchmarks.json"
 
+_LOG_TAIL = 3000  # characters
+
 PARTS: dict[str, Callable[[Plan], list[Row]]] = {
     "download": download.run,
     "upload": upload.run,
@@ -71,15 +73,26 @@ def _measure(name: str, rounds: int) -> report.Part:
     try:
         rows = PARTS[name](Plan(rounds, disk, memory_dir))
         return report.Part(name, rows, time.monotonic() - started, load)
+    except BaseException:
+        _show_logs(disk, memory_dir)
+        raise
     finally:
         for directory in filter(None, (disk, memory_dir)):
             shutil.rmtree(directory)
 
 
+def _show_logs(*directories: Path | None) -> None:
+    """What the servers said last, before their directories are gone."""
+    for directory in filter(None, directories):
+        for log in directory.rglob("*.log"):
+            text = log.read_text(encoding="utf-8", errors="replace")
+            print(f"{log}: ... {text[-_LOG_TAIL:]}", file=sys.stderr)
+
+
 def _forget_python_settings() -> None:
-    """Run every program as installed: with its bytecode cached (PYTHONDONTWRITEBYTECODE), say."""
-    for name in [name for name in os.environ if name.startswith("PYTHON")]:
-        del os.environ[name]
+    """Run every program as installed: its bytecode cached, its output buffered."""
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+        os.environ.pop(name, None)
 
 
 def _tmpfs() -> Path | None:

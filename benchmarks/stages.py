@@ -11,7 +11,6 @@ from pathlib import Path
 from benchmarks import processes
 from benchmarks.row import KIB, MB, MIB
 
-_STEP = 8 * MIB
 _BUFFER = 256 * KIB
 _OVER_MEMORY = 256 * MIB
 _SYNC_FILE_RANGE_WRITE = 2
@@ -81,11 +80,11 @@ def _write(directory: Path, size: int) -> float:
     """Time per KB until ``size`` new bytes are durable, write-back running from the start."""
     sync_file_range = ctypes.CDLL(None).sync_file_range
     sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    block = os.urandom(_STEP)
+    block = os.urandom(MIB)
     fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY)
     try:
         started = time.monotonic()
-        for offset in range(0, size, _STEP):
+        for offset in range(0, size, MIB):
             written = os.pwrite(fd, block[: size - offset], offset)
             sync_file_range(fd, offset, written, _SYNC_FILE_RANGE_WRITE)
         os.fsync(fd)

@@ -1,5 +1,8 @@
 """Upload of 1 GiB: throughput beside the ideal of its stages and beside Glance, CPU of the server
-beside the digests alone; on a disk, and on a tmpfs, where no disk is in the way."""
+beside the digests alone; on a disk, and on a tmpfs, where no disk is in the way.
+
+The client is a bare sendfile loop, the same for every server.
+"""
 
 import contextlib
 import hashlib
@@ -9,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import cpu, glance, imageapi, processes, stages
+from benchmarks import cpu, glance, imageapi, network, processes, stages
 from benchmarks.client import SHA256_ALONE
 from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved, random_file, settle, warm
@@ -21,10 +24,7 @@ BEYOND_DIGESTS = 1.0
 """µs/KB that the server may cost beyond the digests: receiving, landing, making durable."""
 
 _ALGORITHMS = {"md5 + sha512": ("md5", "sha512"), "sha256": ("sha256",)}
-_SETTINGS = {
-    "md5 + sha512": {},
-    "sha256": SHA256_ALONE,
-}
+_SETTINGS = {"md5 + sha512": {}, "sha256": SHA256_ALONE}
 _GLANCE = "Glance 33"
 _STAGES = "stages"
 
@@ -38,13 +38,16 @@ class Sample:
 
 
 def run(plan: Plan) -> list[Row]:
-    """Rows of the disk, then of the tmpfs."""
+    """Rows of the disk, then of the tmpfs under every congestion control there is."""
     source = plan.disk / "source"
     random_file(source, GIB)
     warm(source)
-    rows = _on("disk", plan, plan.disk, source, durable=True)
+    system, *others = network.alternatives()
+    rows = _on(f"disk, {system}", plan, plan.disk, source, durable=True)
     if plan.memory is not None and plan.memory_has(4 * GIB):
-        rows += _on("tmpfs", plan, plan.memory, source, durable=False)
+        for congestion in (system, *others):
+            with network.under(congestion):
+                rows += _on(f"tmpfs, {congestion}", plan, plan.memory, source, durable=False)
     return rows
 
 
@@ -113,7 +116,7 @@ def _servers(directory: Path) -> Iterator[dict[str, Server]]:
             yield servers
     finally:
         for home in homes:
-            shutil.rmtree(home)
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def _hashes(source: Path) -> dict[str, str]:
