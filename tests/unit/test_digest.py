@@ -11,7 +11,8 @@ from threading import Thread, active_count
 import pytest
 
 from headrace import errors
-from headrace.transfer.digest import Follower, digest_file
+from headrace.transfer import digest
+from headrace.transfer.digest import Follower
 from headrace.transfer.engine import FileSink, pump_all
 
 MIB = 1 << 20
@@ -44,7 +45,7 @@ def test_a_file_is_hashed_while_it_is_written(fd: int, step: int) -> None:
 @pytest.mark.parametrize("algorithms", [ALGORITHMS, ["sha512"], []])
 def test_a_file_that_is_there_already(fd: int, size: int, algorithms: list[str]) -> None:
     os.pwrite(fd, CONTENT, 0)
-    digests = digest_file(fd, size, algorithms)
+    digests = Follower(fd, algorithms).finish(size)
     assert digests == {name: expected(CONTENT[:size])[name] for name in algorithms}
 
 
@@ -99,6 +100,28 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(errors.TransferError):
         follower.finish(len(CONTENT))
     os.close(fd)
+
+
+@pytest.mark.parametrize("landed", [0, 3 * MIB])
+@pytest.mark.parametrize("size", [1000, 3 * MIB])
+def test_a_thread_without_memory_is_no_digest(
+    fd: int, landed: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "_BUFFER", 1 << 55)  # more than there can be
+    os.pwrite(fd, CONTENT, 0)
+    follower = Follower(fd, ALGORITHMS)
+    follower.advance(min(landed, size))
+    with pytest.raises(errors.TransferError, match="MemoryError"):
+        follower.finish(size)
+    follower.stop()
+
+
+def test_a_digest_of_less_is_not_given_for_more(fd: int) -> None:
+    os.pwrite(fd, CONTENT, 0)
+    follower = Follower(fd, ["md5"])
+    follower.finish(3 * MIB)
+    with pytest.raises(errors.TransferError, match="of 3145728 bytes, not of 3145729"):
+        follower.finish(3 * MIB + 1)
 
 
 def test_an_unknown_algorithm_is_told_at_once(fd: int) -> None:

@@ -43,6 +43,7 @@ class Follower:
         self._landed = 0
         self._finished = False
         self._stopped = False
+        self._hashed = dict.fromkeys(self._hashes, 0)
         self._error: errors.Error | None = None
         self._threads: list[Thread] = []
 
@@ -59,7 +60,8 @@ class Follower:
     def finish(self, size: int) -> dict[str, str]:
         """The hex digests of the first ``size`` bytes, by algorithm; waits until they are hashed.
 
-        Raises FileTruncated when the file has fewer, TransferError when it cannot be read.
+        Raises FileTruncated when the file has fewer, TransferError when it cannot be read or when
+        an algorithm's thread died.
         """
         if self._stopped:
             raise RuntimeError("the follower was stopped")
@@ -76,6 +78,11 @@ class Follower:
             thread.join()
         if self._error is not None:
             raise self._error
+        for name, done in self._hashed.items():
+            if done != size:
+                raise errors.TransferError(
+                    reason=f"{name} was computed of {done} bytes, not of {size}", moved=done
+                )
         return {name: digest.hexdigest() for name, digest in self._hashes.items()}
 
     def stop(self) -> None:
@@ -104,9 +111,9 @@ class Follower:
     def _follow(self, name: str) -> None:
         """Hash by one algorithm what lands, until all has."""
         digest = self._hashes[name]
-        buffer = memoryview(bytearray(_BUFFER))
         done = 0
         try:
+            buffer = memoryview(bytearray(_BUFFER))
             while landed := self._await_more(done):
                 while done < landed and not self._stopped:
                     count = os.preadv(self._fd, [buffer[: landed - done]], done)
@@ -118,6 +125,12 @@ class Follower:
             self._fail(translated(error, done))
         except errors.FileTruncated as error:
             self._fail(error)
+        except BaseException as error:
+            # Whatever ends this thread, MemoryError above all: nobody else would learn of it.
+            failure = errors.TransferError(reason=f"{name} failed: {error!r}", moved=done)
+            failure.__cause__ = error
+            self._fail(failure)
+        self._hashed[name] = done
 
     def _await_more(self, done: int) -> int:
         """How much has landed, once it is more than ``done``; 0 when nothing will be added."""
@@ -130,15 +143,3 @@ class Follower:
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()
-
-
-def digest_file(fd: int, size: int, algorithms: Iterable[str]) -> dict[str, str]:
-    """The hex digests of the first ``size`` bytes of a file that is there already.
-
-    As Follower.finish.
-    """
-    follower = Follower(fd, algorithms)
-    try:
-        return follower.finish(size)
-    finally:
-        follower.stop()
