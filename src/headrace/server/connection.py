@@ -34,8 +34,10 @@ class Unreader(SocketUnreader):  # type: ignore[misc]
             data: bytes = super().chunk(size_hint)
             return data
         left = self.head_deadline - time.monotonic()
+        if left <= 0:  # also of a peer that never falls silent
+            raise PeerStalled(seconds=self.patience, moved=0)
         try:
-            self.sock.settimeout(max(left, 0.001))
+            self.sock.settimeout(left)
             data = super().chunk(size_hint)
         except TimeoutError as error:
             raise PeerStalled(seconds=self.patience, moved=0) from error
