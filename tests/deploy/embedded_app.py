@@ -42,6 +42,8 @@ class Application:
         self._note("close", os.getpid())
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if "HTTP_X_REQUEST" in environ:
+            log.request_id.set(environ["HTTP_X_REQUEST"])
         name = environ["PATH_INFO"].split("/")[1]
         handler = getattr(self, f"_{name}")
         answer: Iterable[bytes] = handler(environ, start_response)
@@ -120,6 +122,7 @@ class Application:
             "pid": os.getpid(),
             "descriptors": len(os.listdir("/proc/self/fd")),
             "nodelay": bool(nodelay),
+            "scheme": environ["wsgi.url_scheme"],
         }
         return self._say(start_response, "200 OK", found)
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.deploy.embedded import Embedded, embedded, wait_until
 from tests.deploy.wire import Wire
-from tests.needs import require_command
+from tests.needs import require_command, require_strace
 
 SIZE = 40 << 20
 
@@ -238,6 +238,30 @@ def test_too_many_connections_wait(directory: Path) -> None:
         assert "WORKER TIMEOUT" not in server.log
 
 
+def test_a_connection_that_cannot_be_accepted_costs_no_more_than_itself(directory: Path) -> None:
+    """As a firewall's veto does, which says EPERM."""
+    strace = [require_strace(), "-f", "-qq", "-o", os.devnull, "-e", "trace=accept,accept4"]
+    inject = ["-e", "inject=accept,accept4:error=EPERM:when=1..3"]
+    with embedded(directory, under=[*strace, *inject]) as server:
+        with slow_download(server) as wire:
+            server.wait_for_log("cannot accept a connection: Operation not permitted")
+            assert wire.answer().whole
+        assert len([event for event in server.events if event.startswith("start")]) == 1
+
+
+def test_no_peer_says_what_is_routed(directory: Path) -> None:
+    with embedded(directory) as server, server.connect() as wire:
+        assert wire.request("GET", "/process", "SCRIPT_NAME: /process").status == 200
+
+
+def test_no_peer_says_what_the_scheme_is(directory: Path) -> None:
+    with (
+        embedded(directory, env={"FORWARDED_ALLOW_IPS": "*"}) as server,
+        server.connect() as wire,
+    ):
+        assert wire.request("GET", "/process", "X-Forwarded-Proto: https").json["scheme"] == "http"
+
+
 _ACTIVATE = """
 import os, socket, sys
 listener = socket.create_server(("127.0.0.1", 0))
@@ -265,6 +289,19 @@ def test_log_has_one_line_a_request_and_no_secret(directory: Path) -> None:
         assert "GET /process 200" in line
         for secret in ("secret", "hush", "aHVzaA"):
             assert secret not in server.log
+
+
+def test_log_names_a_request_once_and_no_other(directory: Path) -> None:
+    with embedded(directory, "threads=1") as server:
+        with server.connect() as wire:
+            wire.request("GET", "/process", "X-Request: req-first")
+        with server.connect() as wire:
+            wire.send("no request at all\r\n\r\n")
+            assert wire.answer().status == 400
+        server.stop()
+        assert server.log.count("req-first") == 1
+        assert "[req-first] 127.0.0.1 GET /process 200" in server.log
+        assert "[-] Invalid request" in server.log
 
 
 def test_log_is_quiet_when_all_is_well(directory: Path) -> None:

@@ -88,7 +88,9 @@ class RequestBody(Body):  # type: ignore[misc]
             yield Stream(self._sock.fileno(), length - len(head), self._stall)
 
     def _chunked(self, held: bytes) -> Iterator[Source]:
-        chunks = Chunks(lambda size: self._receive(size, chunks.moved), *self._peer(), held)
+        chunks = Chunks(
+            lambda size: self._receive(size, chunks.moved), self._sock.fileno(), self._stall, held
+        )
         yield from chunks
         self._unreader.unread(chunks.held)
         if chunks.trailers:
@@ -96,9 +98,6 @@ class RequestBody(Body):  # type: ignore[misc]
                 self._request.parse_headers(chunks.trailers, from_trailer=True)
             except ParseException as error:
                 raise UploadIncomplete(reason=f"invalid trailer: {error}") from error
-
-    def _peer(self) -> tuple[int, float]:
-        return self._sock.fileno(), self._stall
 
     def _receive(self, size: int, moved: int) -> bytes:
         try:

@@ -106,6 +106,12 @@ class Host(BaseApplication):  # type: ignore[misc]
             # As Glance's max_header_line: tokens can be longer than gunicorn's 8190 bytes.
             "limit_request_line": 8190,
             "limit_request_field_size": 16384,
+            # No peer is a proxy whose word counts, whatever FORWARDED_ALLOW_IPS of the environment
+            # says.  gunicorn would let a loopback peer set SCRIPT_NAME, so what is routed, and the
+            # scheme; and every peer of a UNIX socket, hence the last two.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
             "logger_class": Logger,
             "accesslog": "-" if options.access_log else None,
             "proc_name": "headrace",
@@ -137,24 +143,20 @@ class Logger(GunicornLogger):  # type: ignore[misc]
         self.access_log_wanted = bool(cfg.accesslog)
 
     def access(self, resp: Any, request: Any, environ: dict[str, Any], took: timedelta) -> None:
-        """One line: peer, method, path, status, body bytes sent, microseconds, request id.
+        """One line: peer, method, path, status, body bytes sent, microseconds.
 
         No header of the request and no query is logged: they may carry secrets.
         """
         if not self.access_log_wanted:
             return
-        request_id = next(
-            (value for name, value in resp.headers if name.lower() == "x-openstack-request-id"), "-"
-        )
         access_log.info(
-            "%s %s %s %s %d %dus %s",
+            "%s %s %s %s %d %dus",
             environ.get("REMOTE_ADDR") or "-",
             request.method,
             request.path,
             resp.status.split(None, 1)[0],
             resp.sent,
             took // timedelta(microseconds=1),
-            request_id,
         )
 
 

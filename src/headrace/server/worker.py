@@ -37,6 +37,7 @@ from gunicorn.workers.base import Worker as BaseWorker
 from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from headrace.errors import Error, PeerGone, PeerStalled, TransferError
+from headrace.log import request_id
 from headrace.server.body import RequestBody
 from headrace.server.connection import LINGER, Connection
 from headrace.server.options import ServeOptions
@@ -102,7 +103,12 @@ STOPPING_LINGER = 2.0
 CUT_GRACE = 3.0
 """Seconds given to requests whose connection was cut, to clean up behind themselves."""
 
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# Nobody waits any more, or gave up while waiting.
+_NOBODY = (errno.EAGAIN, errno.ECONNABORTED)
+
+# The listening socket itself is no more.  Everything else passes: descriptors or memory run out, a
+# firewall or the network has something against this one connection (accept(2), error handling).
+_NOT_LISTENING = (errno.EBADF, errno.EINVAL)
 
 log = getLogger("headrace.server")
 
@@ -168,11 +174,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         try:
             sock, peer = listener.accept()
         except OSError as error:
-            if error.errno in _EXHAUSTED:
-                log.error("cannot accept a connection: %s", error.strerror)
-                time.sleep(0.05)  # it stays waiting: do not spin on it
-            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+            if error.errno in _NOT_LISTENING:
                 raise
+            if error.errno not in _NOBODY:
+                log.error("cannot accept a connection: %s", error.strerror)
+                time.sleep(0.05)  # it may stay waiting: do not spin on it
             return False
         self.nr_conns += 1
         conn = Connection(self.cfg, sock, peer, listener.getsockname(), self.options.stall_timeout)
@@ -237,6 +243,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, conn: Connection) -> Any:
         """Serve one request of a connection; whether the connection can take another."""
+        request_id.set("-")  # the thread's last request has left its own
         again = super().handle(conn)
         if again is False and (not conn.settled or conn.unread()):
             conn.linger(LINGER if self.alive else STOPPING_LINGER)
