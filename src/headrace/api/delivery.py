@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import falcon
 
+from headrace import errors
 from headrace.api import ranges
 from headrace.model import MIB, Image
 from headrace.transfer.extent import Extent
@@ -22,15 +23,19 @@ EXTENT = "headrace.extent"
 class _Blocks:
     """An Extent as an iterable of 1 MiB blocks, for hosts whose file_wrapper is not known to work.
 
-    It has no ``read``, so that the framework does not hand it to a file_wrapper.
+    It has no ``read``, so that the framework does not hand it to a file_wrapper.  Raises
+    FileTruncated when the file ends early: not every host compares a body with its Content-Length.
     """
 
     def __init__(self, extent: Extent) -> None:
         self._extent = extent
 
     def __iter__(self) -> Iterator[bytes]:
-        while block := self._extent.read(MIB):
+        extent = self._extent
+        while block := extent.read(MIB):
             yield block
+        if missing := extent.length - extent.tell():
+            raise errors.FileTruncated(missing=missing, moved=extent.tell())
 
     def close(self) -> None:
         self._extent.close()

@@ -16,13 +16,22 @@ class _Input(Protocol):
 
 
 class _InputReader:
-    """``wsgi.input`` as a Readable: PEP 3333 promises only read()."""
+    """``wsgi.input`` as a Readable: PEP 3333 promises only read(), and names no errors.
+
+    Raises UploadIncomplete for whatever a host says of a body it cannot make out; the engine takes
+    an OSError for the peer's end.
+    """
 
     def __init__(self, stream: _Input) -> None:
         self._stream = stream
 
     def readinto(self, buffer: memoryview, /) -> int:
-        data = self._stream.read(len(buffer))
+        try:
+            data = self._stream.read(len(buffer))
+        except (OSError, errors.Error):
+            raise
+        except Exception as error:
+            raise errors.UploadIncomplete(reason=str(error) or type(error).__name__) from error
         buffer[: len(data)] = data
         return len(data)
 
