@@ -13,8 +13,6 @@ SIZE = 1000
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        (None, None),
-        ("", None),
         ("bytes=0-0", (0, 1)),
         ("bytes=0-999", (0, 1000)),
         ("bytes=10-19", (10, 10)),
@@ -25,7 +23,7 @@ SIZE = 1000
         ("bytes= 1 - 2", (1, 2)),
     ],
 )
-def test_served(header: str | None, expected: tuple[int, int] | None) -> None:
+def test_served(header: str, expected: tuple[int, int]) -> None:
     assert ranges.requested(header, SIZE) == expected
 
 
@@ -37,6 +35,7 @@ def test_served(header: str | None, expected: tuple[int, int] | None) -> None:
         "bytes=20-10",
         "bytes=-0",
         "bytes=-",
+        "",
         "bytes=",
         "bytes=a-b",
         "items=0-1",
@@ -64,14 +63,14 @@ def test_nothing_of_an_empty_image_can_be_served(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"), [("bytes 0-9/*", (0, 10)), ("bytes 5-5/1000", (5, 1)), (None, None)]
+    ("header", "expected"), [("bytes 0-9/*", (0, 10)), ("bytes 5-5/1000", (5, 1))]
 )
-def test_legacy_served(header: str | None, expected: tuple[int, int] | None) -> None:
+def test_legacy_served(header: str, expected: tuple[int, int]) -> None:
     assert ranges.legacy(header, SIZE) == expected
 
 
 @pytest.mark.parametrize(
-    "header", ["bytes 0-1000/*", "bytes */1000", "bytes 9-1/*", "bytes 0-1/999", "junk"]
+    "header", ["bytes 0-1000/*", "bytes */1000", "bytes 9-1/*", "bytes 0-1/999", "junk", ""]
 )
 def test_legacy_not_satisfiable(header: str) -> None:
     with pytest.raises(errors.RangeNotSatisfiable):
@@ -81,9 +80,7 @@ def test_legacy_not_satisfiable(header: str) -> None:
 @given(st.text(), st.integers(0, 2**70))
 def test_what_is_served_lies_within(header: str, size: int) -> None:
     try:
-        part = ranges.requested(header, size)
+        offset, length = ranges.requested(header, size)
     except (errors.RangeNotSatisfiable, errors.BadRequest):
         return
-    if part is not None:
-        offset, length = part
-        assert 0 <= offset < offset + length <= size
+    assert 0 <= offset < offset + length <= size

@@ -8,14 +8,12 @@ _BYTES = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)")
 
 
-def requested(header: str | None, size: int) -> tuple[int, int] | None:
-    """(offset, length) that a ``Range`` header asks of ``size`` bytes; None: the whole.
+def requested(header: str, size: int) -> tuple[int, int]:
+    """(offset, length) that a ``Range`` header asks of ``size`` bytes.
 
     An end past the data is clipped.  Raises BadRequest for several ranges: a list of ranges is
     how a small request makes a server do much work.  Raises RangeNotSatisfiable.
     """
-    if not header:
-        return None
     if "," in header:
         raise errors.BadRequest(reason="only one range can be served")
     found = _BYTES.fullmatch(header.replace(" ", ""))
@@ -33,10 +31,8 @@ def requested(header: str | None, size: int) -> tuple[int, int] | None:
     return start, end - start + 1
 
 
-def legacy(header: str | None, size: int) -> tuple[int, int] | None:
+def legacy(header: str, size: int) -> tuple[int, int]:
     """The same for a ``Content-Range`` header in a request, as old clients send it."""
-    if not header:
-        return None
     found = _CONTENT_RANGE.fullmatch(header.strip())
     if found is None or not _sane(header):
         raise errors.RangeNotSatisfiable(range=header, size=size)
