@@ -6,6 +6,7 @@ Options of a file that Headrace does not know are ignored.  Each may also be set
 as ``OS_<GROUP>__<OPTION>`` (oslo.config's own convention).
 """
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -190,7 +191,18 @@ def load(
                 _value(conf, group, option.dest)
     except (cfg.Error, ValueError) as error:
         raise errors.ConfigurationError(reason=str(error)) from error
+    _check_algorithm(conf.hashing_algorithm)
     return conf
+
+
+def _check_algorithm(name: str) -> None:
+    """Refuse what hashlib has not, or whose length is the caller's choice (shake_128)."""
+    try:
+        hashlib.new(name, usedforsecurity=False).hexdigest()
+    except (ValueError, TypeError):
+        raise errors.ConfigurationError(
+            reason=f"hashing_algorithm {name!r} is not a hash function of this Python"
+        ) from None
 
 
 def _value(conf: cfg.ConfigOpts, group: str, name: str) -> object:

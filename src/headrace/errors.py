@@ -24,12 +24,12 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── PropertyReserved         403  image.property_reserved
     │   └── FormatFrozen             403  image.format_frozen
     ├── NotFound                     404  resource.not_found
-    │   ├── ImageNotFound            404  image.not_found
-    │   └── StoreNotFound            404  store.not_found
+    │   └── ImageNotFound            404  image.not_found
     ├── MethodNotAllowed             405  request.method_not_allowed
     ├── RequestTimeout               408  request.timeout
     ├── Conflict                     409  resource.conflict
     │   ├── ImageExists              409  image.exists
+    │   ├── ImageChanged             409  image.changed
     │   ├── StatusConflict           409  image.status_conflict
     │   ├── PropertyExists           409  image.property_exists
     │   ├── PropertyMissing          409  image.property_missing
@@ -46,6 +46,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     ├── HeaderTooLarge               431  request.header_too_large
     ├── NotYetSupported              501  headrace.not_yet_supported
     ├── ServiceUnavailable           503  service.unavailable
+    │   ├── StoreNotFound            503  store.not_found
     │   └── StoreUnwritable          503  store.unwritable
     ├── StoreCorrupt                 500  store.corrupt
     ├── TransferError                500  transfer.failed
@@ -178,11 +179,6 @@ class ImageNotFound(NotFound):
     text = "image {image_id} not found"
 
 
-class StoreNotFound(NotFound):
-    code = "store.not_found"
-    text = "store {store} not found"
-
-
 class MethodNotAllowed(Error):
     code = "request.method_not_allowed"
     status = 405
@@ -204,6 +200,11 @@ class Conflict(Error):
 class ImageExists(Conflict):
     code = "image.exists"
     text = "an image with id {image_id} exists or existed"
+
+
+class ImageChanged(Conflict):
+    code = "image.changed"
+    text = "image {image_id} was changed by somebody else meanwhile"
 
 
 class StatusConflict(Conflict):
@@ -291,6 +292,13 @@ class ServiceUnavailable(Error):
     code = "service.unavailable"
     status = 503
     text = "service unavailable: {reason}"
+
+
+class StoreNotFound(ServiceUnavailable):
+    """The data may well be there, but not for us: no NotFound, which would mean that it is gone."""
+
+    code = "store.not_found"
+    text = "the data lies in a store that is not configured here ({store})"
 
 
 class StoreUnwritable(ServiceUnavailable):

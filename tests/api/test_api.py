@@ -47,14 +47,14 @@ class Patch(jsonhandler.JSONHandler):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("file", GABBITS, ids=lambda file: file.stem)
-def test_api(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api(file: Path, tmp_path: Path) -> None:
     settings = {
         **SETTINGS,
         ("headrace", "state_dir"): str(tmp_path / "state"),
         ("healthcheck", "disable_by_file_path"): str(tmp_path / "disabled"),
     }
     application = app.build(config.load([], settings))
-    monkeypatch.setenv("TMP_DIR", str(tmp_path))
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     suite = suitemaker.test_suite_from_dict(
         unittest.TestLoader(),
         file.stem,

@@ -139,3 +139,17 @@ names = st.sampled_from(["limit", "sort", "sort_key", "name", "size_min", "creat
 def test_only_our_error_is_raised(pairs: Pairs) -> None:
     with contextlib.suppress(errors.InvalidQuery):
         image_query(pairs, 25, 1000)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_times_at_the_ends_of_the_calendar(text: str) -> None:
+    with pytest.raises(errors.InvalidQuery):
+        parse(("created_at", f"gt:{text}"))
+
+
+def test_a_list_has_only_so_many_conditions() -> None:
+    parse(*((f"p{number}", "x") for number in range(32)))
+    with pytest.raises(errors.InvalidQuery):
+        parse(*((f"p{number}", "x") for number in range(33)))
+    with pytest.raises(errors.InvalidQuery):
+        parse(*(("tag", str(number)) for number in range(33)))

@@ -18,6 +18,8 @@ _INTEGERS = frozenset({"size", "virtual_size", "min_ram", "min_disk"})
 _TEXTS_WITH_IN = frozenset({"name", "status", "id", "container_format", "disk_format"})
 _TEXTS = frozenset({"owner", "checksum", "os_hash_algo", "os_hash_value"})
 _TIMES = frozenset({"created_at", "updated_at"})
+# Each is a join or a subquery of one statement, compiled and kept for the next list like it.
+_MOST_CONDITIONS = 32
 _TIME_OPS = frozenset(Op) - {Op.IN}
 _MEMBER_STATUS = frozenset({"pending", "accepted", "rejected", "all"})
 
@@ -39,13 +41,16 @@ def image_query(pairs: Pairs, default_limit: int, max_limit: int) -> ImageQuery:
             properties[name] = value
         else:
             filters.append(condition)
+    tags = tuple(value for name, value in pairs if name == "tag")
+    if len(filters) + len(properties) + len(tags) > _MOST_CONDITIONS:
+        raise errors.InvalidQuery(name="(all)", reason=f"more than {_MOST_CONDITIONS} conditions")
     return ImageQuery(
         limit=_limit(given.get("limit"), default_limit, max_limit),
         marker=_marker(given),
         sort=_sort(pairs),
         filters=tuple(filters),
         properties=properties,
-        tags=tuple(value for name, value in pairs if name == "tag"),
+        tags=tags,
         visibility=_choice(given, "visibility", {*Visibility, "all"}),
         member_status=_choice(given, "member_status", _MEMBER_STATUS) or "accepted",
         os_hidden=_boolean("os_hidden", given.get("os_hidden", "false").lower()),
@@ -191,6 +196,6 @@ def _time(name: str, text: str) -> datetime:
     mended = text.strip().replace(" ", "+") if "T" in text else text.strip()
     try:
         moment = datetime.fromisoformat(mended)
-    except ValueError:
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
         raise errors.InvalidQuery(name=name, reason="not an ISO 8601 time") from None
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

@@ -23,7 +23,7 @@ def read_json(req: falcon.Request) -> object:
         raise errors.TooLarge(reason=f"a JSON body of more than {_JSON_LIMIT} bytes")
     try:
         document: object = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.InvalidBody(reason=error) from None
     if not isinstance(document, (dict, list)):
         raise errors.InvalidBody(reason="neither an object nor an array")

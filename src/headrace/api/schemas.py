@@ -17,6 +17,7 @@ from headrace.model import Status, is_image_id
 _UUID = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
 _Id = Annotated[str, Meta(pattern=_UUID)]
 _Text255 = Annotated[str, Meta(max_length=255)]
+_LONGEST_VALUE = 65535  # bytes of UTF-8: a TEXT column of MySQL
 _Megas = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
@@ -56,6 +57,8 @@ class Fields:
             raise errors.InvalidProperty(name=name[:255], reason=error) from None
         if name == "id" and not is_image_id(str(value)):  # the pattern's $ lets a newline through
             raise errors.InvalidProperty(name=name, reason="not a UUID")
+        if isinstance(checked, str) and len(checked.encode()) > _LONGEST_VALUE:
+            raise errors.InvalidProperty(name=name, reason=f"longer than {_LONGEST_VALUE} bytes")
         _refuse_wide_characters(name, checked)
         return checked
 

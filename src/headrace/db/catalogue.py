@@ -222,7 +222,7 @@ def _keys_of_one(sort: tuple[tuple[str, bool], ...], is_admin: bool, has_project
     )
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _counts(shape: _Shape) -> sa.CompoundSelect[*tuple[Any, ...]] | None:
     """Each look-up's name and number of matches, counted up to ``few``."""
     lookups = dict(_lookups(shape))
@@ -240,7 +240,7 @@ def _counts(shape: _Shape) -> sa.CompoundSelect[*tuple[Any, ...]] | None:
     )
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _page(shape: _Shape) -> _Select:
     """The statement of one page."""
     limit: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)

@@ -7,6 +7,7 @@ its row, which setting it again takes up.
 from collections.abc import Iterable
 from dataclasses import fields
 from datetime import datetime
+from enum import Enum
 from functools import cache
 from typing import Any
 
@@ -33,6 +34,10 @@ _BASE = tuple(
     for field in fields(Image)
     if field.name not in {"tags", "properties", "locations", "status", "visibility"}
 )
+# What decisions about an image rest on.  updated_at alone would do where it has microseconds.
+_DECISIVE = (
+    "status", "visibility", "owner", "protected", "disk_format", "container_format", "updated_at",
+)  # fmt: skip
 _NOT_DELETED: dict[str, object] = {"deleted": False, "deleted_at": None}
 
 
@@ -93,8 +98,8 @@ def create(connection: Connection, image: Image) -> None:
 def update(connection: Connection, before: Image, after: Image) -> Image:
     """Write what ``after`` changes of ``before``, and its updated_at; the image as stored.
 
-    Locations are not touched.  Raises StatusConflict when the image's status is no longer
-    ``before``'s, ImageNotFound when it was deleted.
+    Locations are not touched.  Raises ImageChanged when the image is no longer what ``before``
+    says, ImageNotFound when it was deleted.
     """
     # First of all: the row's lock puts all updates of one image in a line.
     changed = {name: getattr(after, name) for name in _BASE if _differs(before, after, name)}
@@ -103,7 +108,7 @@ def update(connection: Connection, before: Image, after: Image) -> Image:
         "visibility": after.visibility.value,
         "updated_at": after.updated_at,
     }
-    compare_and_set(connection, before.id, before.status, changed)
+    compare_and_set(connection, before, changed)
     _update_properties(connection, before, after)
     _delete_tags(connection, after, before.tags - after.tags)
     _insert_tags(connection, after, after.tags - before.tags)
@@ -117,11 +122,11 @@ def update(connection: Connection, before: Image, after: Image) -> Image:
 def delete(connection: Connection, image: Image, now: datetime) -> None:
     """Delete the image; its locations are pending_delete until ``data_deleted``.
 
-    Raises StatusConflict when the image's status is no longer ``image``'s, ImageNotFound when it
-    was deleted already.
+    Raises ImageChanged when the image is no longer what ``image`` says, ImageNotFound when it was
+    deleted already.
     """
     deleted = {"deleted": True, "deleted_at": now, "updated_at": now}
-    compare_and_set(connection, image.id, image.status, {**deleted, "status": Status.DELETED.value})
+    compare_and_set(connection, image, {**deleted, "status": Status.DELETED.value})
     for table in (image_properties, image_tags, image_members):
         connection.execute(_parts_left(table, image.id).values(deleted))
     # A row that was never active (a Glance's parallel import) has no data of its own.
@@ -146,13 +151,13 @@ def data_deleted(connection: Connection, image_id: str) -> None:
     )
 
 
-def undeleted_data(database: Database) -> list[tuple[str, str]]:
-    """(image id, URL) of the data of deleted images that a crash left in its stores.
+def undeleted_data(database: Database) -> dict[str, list[Location]]:
+    """Image id → where the data of deleted images is that a crash left in its stores.
 
     An image that is itself pending_delete waits for a Glance's scrubber and is not among them.
     """
     statement = (
-        sa.select(image_locations.c.image_id, image_locations.c.value)
+        sa.select(image_locations.c.image_id, image_locations.c.value, image_locations.c.meta_data)
         .join(images, images.c.id == image_locations.c.image_id)
         .where(
             image_locations.c.status == Status.PENDING_DELETE.value,
@@ -161,35 +166,59 @@ def undeleted_data(database: Database) -> list[tuple[str, str]]:
         )
         .order_by(image_locations.c.id)
     )
+    left: dict[str, list[Location]] = {}
     with database.read() as connection:
-        return [(image_id, url) for image_id, url in connection.execute(statement)]
+        for image_id, url, meta_data in connection.execute(statement):
+            left.setdefault(image_id, []).append(rows.location(url, meta_data))
+    return left
 
 
-def compare_and_set(
+def compare_and_set(connection: Connection, image: Image, values: dict[str, object]) -> None:
+    """Set columns of an image if its row is still what ``image`` says.
+
+    What was decided by looking at the image (its formats, its protection, who may see it) holds
+    only for that row.  Raises ImageChanged, or ImageNotFound when it is deleted.
+    """
+    unchanged = (
+        images.c[name].is_not_distinct_from(sa.bindparam(f"was_{name}")) for name in _DECISIVE
+    )
+    done = connection.execute(
+        _live(image.id).where(*unchanged).values(values),
+        {f"was_{name}": _stored(getattr(image, name)) for name in _DECISIVE},
+    )
+    if done.rowcount != 1:
+        _status(connection, image.id)
+        raise errors.ImageChanged(image_id=image.id)
+
+
+def move_on(
     connection: Connection, image_id: str, status: Status, values: dict[str, object]
 ) -> None:
-    """Set columns of an image if it still has this status.
+    """Set columns of an image if it still has this status, whatever else changed.
 
-    Raises StatusConflict, or ImageNotFound when it is deleted or unknown.
+    Raises StatusConflict, or ImageNotFound when it is deleted.
     """
-    done = connection.execute(
-        sa.update(images)
-        .where(
-            images.c.id == sa.bindparam("which"),
-            images.c.status == sa.bindparam("expected"),
-            images.c.deleted == sa.false(),
-        )
-        .values(values),
-        {"which": image_id, "expected": status.value},
-    )
-    if done.rowcount == 1:
-        return
-    found = connection.execute(
+    done = connection.execute(_live(image_id).where(images.c.status == status.value).values(values))
+    if done.rowcount != 1:
+        found = _status(connection, image_id)
+        raise errors.StatusConflict(image_id=image_id, status=found, expected=status.value)
+
+
+def _stored(value: object) -> object:
+    return value.value if isinstance(value, Enum) else value
+
+
+def _live(image_id: str) -> sa.Update:
+    return sa.update(images).where(images.c.id == image_id, images.c.deleted == sa.false())
+
+
+def _status(connection: Connection, image_id: str) -> str:
+    found: str | None = connection.execute(
         sa.select(images.c.status).where(images.c.id == image_id, images.c.deleted == sa.false())
     ).scalar_one_or_none()
     if found is None:
         raise errors.ImageNotFound(image_id=image_id)
-    raise errors.StatusConflict(image_id=image_id, status=found, expected=status.value)
+    return found
 
 
 def insert_location(

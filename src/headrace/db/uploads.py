@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from headrace import errors
 from headrace.db.engine import Database, transaction
-from headrace.db.images import compare_and_set, insert_location
+from headrace.db.images import compare_and_set, insert_location, move_on
 from headrace.db.schema import images, uploads
 from headrace.model import Image, Location, Status
 
@@ -36,14 +36,10 @@ class Lease:
 def claim(connection: Connection, image: Image, upload_id: str, worker: str, now: datetime) -> None:
     """Take a queued image for an upload: it becomes ``saving``, with a lease of ``worker``.
 
-    Raises StatusConflict for everybody but the first, ImageNotFound when it was deleted.
+    Raises ImageChanged for everybody but the first, and when what was checked (the formats above
+    all) is no longer so; ImageNotFound when the image was deleted.
     """
-    compare_and_set(
-        connection,
-        image.id,
-        Status.QUEUED,
-        {"status": Status.SAVING.value, "updated_at": now},
-    )
+    compare_and_set(connection, image, {"status": Status.SAVING.value, "updated_at": now})
     try:
         connection.execute(
             sa.insert(uploads),
@@ -79,7 +75,7 @@ def activate(
         if not _end(connection, image_id, upload_id):
             raise _lost(connection, image_id)
         insert_location(connection, image_id, location, now)
-        compare_and_set(
+        move_on(
             connection,
             image_id,
             Status.SAVING,

@@ -13,7 +13,7 @@ from headrace.db.engine import Database
 from headrace.model import Image, Location, Status
 from headrace.service import formats, workers
 from headrace.service.context import Context
-from headrace.service.images import Clock
+from headrace.service.images import Clock, afresh
 from headrace.stores.base import Writer
 from headrace.stores.registry import Registry
 from headrace.transfer.digest import Follower
@@ -82,19 +82,27 @@ class Content:
         image = rows.show_for_download(self._database, image_id, context.viewer)
         if image.status is Status.DEACTIVATED and not context.is_admin:
             raise errors.Forbidden(reason=f"image {image_id} is deactivated")
+        failure: errors.Error | None = None
         for location in image.locations:
             try:
-                extent = self._stores.for_location(location).open(location.url)
+                return image, self._open(image, location)
             except errors.NotFound:
                 _log.error("the data of image %s is missing in its store", image_id)
-                continue
-            if extent.length != image.size:
-                extent.close()
-                raise errors.StoreCorrupt(
-                    image_id=image_id, reason=f"{extent.length} bytes instead of {image.size}"
-                )
-            return image, extent
+            except errors.Error as error:
+                failure = error
+        if failure is not None:
+            raise failure
         return image, None
+
+    def _open(self, image: Image, location: Location) -> Extent:
+        extent = self._stores.for_location(location).open(location.url)
+        if extent.length != image.size:
+            found = extent.length
+            extent.close()
+            raise errors.StoreCorrupt(
+                image_id=image.id, reason=f"{found} bytes instead of {image.size}"
+            )
+        return extent
 
     def upload(
         self, context: Context, image_id: str, body: Body, announced: int | None = None
@@ -106,19 +114,11 @@ class Content:
         FormatsNotSet, StatusConflict, ImageTooLarge, SizeMismatch, FormatMismatch, UnsafeImage,
         StoreFull, StoreUnwritable, DataExists, ImageGone and the TransferErrors.
         """
-        image = rows.show_for_download(self._database, image_id, context.viewer)
-        self._check(image, body, announced)
         upload_id = str(uuid.uuid4())
-        uploads.claim(self._database, image, upload_id, workers.identity(), self._clock())
-        published: list[str] = []
+        image = afresh(lambda: self._claim(context, image_id, upload_id, body, announced))
         self._active.add(upload_id)
         try:
-            self._receive(image, upload_id, body, announced, published)
-        except BaseException as failure:
-            # BaseException: a worker told to quit must not leave the image in saving either.
-            _log.warning("upload of image %s failed: %s", image_id, failure)
-            self._release(image_id, upload_id, published)
-            raise
+            self._store(image, upload_id, body, announced)
         finally:
             self._active.discard(upload_id)
 
@@ -126,18 +126,13 @@ class Content:
         """The ids of the uploads that are going on in this process."""
         return list(self._active)
 
-    def _release(self, image_id: str, upload_id: str, published: list[str]) -> None:
-        """Make the image queued again and forget what was published of it."""
-
-        def discard() -> None:
-            for url in published:
-                self._stores.for_location(Location(url)).delete(url)
-
-        try:
-            uploads.release(self._database, image_id, upload_id, self._clock(), discard=discard)
-        except errors.Error as error:
-            # Its lease is no longer renewed, so the housekeeping takes the upload back later.
-            _log.error("image %s stays in saving for now: %s", image_id, error)
+    def _claim(
+        self, context: Context, image_id: str, upload_id: str, body: Body, announced: int | None
+    ) -> Image:
+        image = rows.show_for_download(self._database, image_id, context.viewer)
+        self._check(image, body, announced)
+        uploads.claim(self._database, image, upload_id, workers.identity(), self._clock())
+        return image
 
     def _check(self, image: Image, body: Body, announced: int | None) -> None:
         """Refuse what can be refused before a byte of the body is read."""
@@ -152,33 +147,50 @@ class Content:
         if max(body.length or 0, announced or 0) > self._rules.size_cap:
             raise errors.ImageTooLarge(cap=self._rules.size_cap)
 
-    def _receive(
-        self,
-        image: Image,
-        upload_id: str,
-        body: Body,
-        announced: int | None,
-        published: list[str],
-    ) -> None:
+    def _store(self, image: Image, upload_id: str, body: Body, announced: int | None) -> None:
+        """From a claimed image to an active one, or back to a queued one."""
         size = announced if body.length is None else body.length
-        writer = self._stores.default.create(image.id, size)
+        writer: Writer | None = None
         try:
+            writer = self._stores.default.create(image.id, size)
             landed = self._land(image, writer, body, announced)
-            published.append(writer.commit())
+            self._activate(image.id, upload_id, writer.commit(), landed)
+        except BaseException as failure:
+            # BaseException: a worker told to quit must not leave the image in saving either.
+            _log.warning("upload of image %s failed: %s", image.id, failure)
+            self._give_up(image.id, upload_id, failure, writer)
+            raise
         finally:
-            writer.abort()
+            if writer is not None:
+                writer.abort()
+
+    def _activate(self, image_id: str, upload_id: str, url: str, landed: _Landed) -> None:
+        algorithm = self._rules.hashing_algorithm
         uploads.activate(
             self._database,
-            image.id,
+            image_id,
             upload_id,
-            location=Location(published[0]),
+            location=Location(url),
             size=landed.size,
             virtual_size=landed.virtual_size,
             checksum=landed.digests["md5"] if self._rules.legacy_checksum else None,
-            os_hash_algo=self._rules.hashing_algorithm,
-            os_hash_value=landed.digests[self._rules.hashing_algorithm],
+            os_hash_algo=algorithm,
+            os_hash_value=landed.digests[algorithm],
             now=self._clock(),
         )
+
+    def _give_up(
+        self, image_id: str, upload_id: str, failure: BaseException, writer: Writer | None
+    ) -> None:
+        """Withdraw what was published, make the image queued again."""
+        retract = _nothing if writer is None else writer.retract
+        try:
+            if isinstance(failure, (errors.Conflict, errors.ImageGone)):
+                retract()  # certainly not on record; after other failures only the lease can tell
+            uploads.release(self._database, image_id, upload_id, self._clock(), discard=retract)
+        except errors.Error as error:
+            # Its lease is no longer renewed, so the housekeeping takes the upload back later.
+            _log.error("image %s stays in saving for now: %s", image_id, error)
 
     def _land(self, image: Image, writer: Writer, body: Body, announced: int | None) -> _Landed:
         """Bytes in, hashed and inspected."""
@@ -219,3 +231,7 @@ class Content:
         if self._rules.legacy_checksum and "md5" not in names:
             names.append("md5")
         return names
+
+
+def _nothing() -> None:
+    """There is nothing to withdraw."""

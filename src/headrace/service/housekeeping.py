@@ -64,8 +64,12 @@ class Housekeeping:
                 discard = self._discarder(lease.image_id)
                 if uploads.expire(self._database, lease, now, discard=discard):
                     _log.warning("upload of image %s was interrupted", lease.image_id)
-        for image_id, url in rows.undeleted_data(self._database):
-            self._images.delete_data(image_id, [url])
+        for image_id, locations in rows.undeleted_data(self._database).items():
+            self._images.delete_data(image_id, locations)
+
+    def beat(self) -> None:
+        """Say that the uploads of this process are alive."""
+        uploads.beat(self._database, self._content.active_uploads(), self._clock())
 
     def _discarder(self, image_id: str) -> Callable[[], None]:
         """A function that removes what an upload of the image may have published."""
@@ -81,7 +85,7 @@ class Housekeeping:
         # A third of the lease, so that two beats in a row may fail before it runs out.
         while not self._closed.wait(self._lease / 3):
             try:
-                uploads.beat(self._database, self._content.active_uploads(), self._clock())
+                self.beat()
                 self.sweep()
             except Exception:
                 _log.exception("housekeeping failed and will be tried again")

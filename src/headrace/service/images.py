@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeVar
 
 from headrace import errors
 from headrace.db import catalogue
@@ -16,6 +17,8 @@ from headrace.service.context import Context
 from headrace.stores.registry import Registry
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 Clock = Callable[[], datetime]
 Check = Callable[[str, object], object]
@@ -30,7 +33,8 @@ READ_ONLY = frozenset(
 )  # fmt: skip
 RESERVED = frozenset({"location", "locations", "deleted", "deleted_at"})
 RESERVED_PREFIX = "os_glance"
-_ATTEMPTS = 3  # an image's status changes twice in an upload
+_ATTEMPTS = 10
+_MOST_CHANGES = 1000  # in one update; each is checked and applied on its own
 FROZEN_WITH_DATA = frozenset({"container_format", "disk_format"})
 
 
@@ -71,6 +75,7 @@ class Images:
         self._check = check
         self._limits = limits
         self._clock = clock
+        self._left_behind: set[str] = set()
 
     def create(self, context: Context, values: Mapping[str, object]) -> Image:
         """Record a queued image from base attributes and custom properties.
@@ -82,13 +87,14 @@ class Images:
         blank = Image(
             id=str(uuid.uuid4()), owner=context.project_id, created_at=now, updated_at=now
         )
+        self._check_property_quota(sum(name not in BASE_ATTRIBUTES for name in values))
         image = blank
         for name, value in values.items():
             if name != "id":
                 _refuse_unwritable(name)
             image = _assign(image, name, self._check(name, value))
         _check_owner(context, blank, image)
-        self._check_quotas(blank, image)
+        self._check_tag_quota(blank, image)
         rows.create(self._database, image)
         return image
 
@@ -104,9 +110,11 @@ class Images:
         """Apply ``changes`` in order and save them at once, or nothing at all.
 
         Raises ImageNotFound, PropertyReadOnly, PropertyReserved, InvalidProperty, FormatFrozen,
-        PropertyExists, PropertyMissing, Forbidden, QuotaExceeded.
+        PropertyExists, PropertyMissing, Forbidden, QuotaExceeded, InvalidPatch (too long).
         """
-        return self._afresh(lambda: self._update(context, image_id, changes))
+        if len(changes) > _MOST_CHANGES:
+            raise errors.InvalidPatch(reason=f"more than {_MOST_CHANGES} operations")
+        return afresh(lambda: self._update(context, image_id, changes))
 
     def _update(self, context: Context, image_id: str, changes: Sequence[Change]) -> Image:
         before = self.show(context, image_id)
@@ -116,7 +124,10 @@ class Images:
         if after == before:
             return before
         _check_owner(context, before, after)
-        self._check_quotas(before, after)
+        if after.properties.keys() - before.properties.keys():
+            own = [name for name in after.properties if not name.startswith(RESERVED_PREFIX)]
+            self._check_property_quota(len(own))
+        self._check_tag_quota(before, after)
         return rows.update(self._database, before, replace(after, updated_at=self._clock()))
 
     def delete(self, context: Context, image_id: str) -> None:
@@ -125,9 +136,9 @@ class Images:
         The record goes first: a crash in between leaves data without a record, which the
         housekeeping removes, never a record without data.
         """
-        image = self._afresh(lambda: self._delete_record(context, image_id))
+        image = afresh(lambda: self._delete_record(context, image_id))
         if image.locations:
-            self.delete_data(image.id, [location.url for location in image.locations])
+            self.delete_data(image.id, image.locations)
 
     def _delete_record(self, context: Context, image_id: str) -> Image:
         image = self.show(context, image_id)
@@ -136,26 +147,23 @@ class Images:
         rows.delete(self._database, image, self._clock())
         return image
 
-    @staticmethod
-    def _afresh(act: Callable[[], Image]) -> Image:
-        """Read and write again when an upload's end changed the status in between."""
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return act()
-            except errors.StatusConflict:
-                continue
-        return act()
+    def delete_data(self, image_id: str, locations: Iterable[Location]) -> None:
+        """Remove the data of a deleted image.
 
-    def delete_data(self, image_id: str, urls: Iterable[str]) -> None:
-        """Remove the data of a deleted image; what fails is logged and tried again later."""
-        for url in urls:
+        What cannot be removed, or lies in a store that is not ours to ask, is logged once and
+        stays on record, to be tried again.
+        """
+        for location in locations:
             try:
-                self._stores.for_location(Location(url)).delete(url)
+                self._stores.for_location(location).delete(location.url)
             except errors.NotFound:
                 pass  # gone already: deleting is to have it gone
             except errors.Error as error:
-                _log.error("data of deleted image %s is still there: %s", image_id, error)
+                if image_id not in self._left_behind:
+                    self._left_behind.add(image_id)
+                    _log.error("data of deleted image %s is still there: %s", image_id, error)
                 return
+        self._left_behind.discard(image_id)
         rows.data_deleted(self._database, image_id)
 
     def _apply(self, image: Image, change: Change) -> Image:
@@ -176,12 +184,22 @@ class Images:
         left = {key: value for key, value in image.properties.items() if key != name}
         return replace(image, properties=left)
 
-    def _check_quotas(self, before: Image, after: Image) -> None:
-        counted = [name for name in after.properties if not name.startswith(RESERVED_PREFIX)]
-        if after.properties.keys() - before.properties.keys():
-            _within("image_property_quota", self._limits.properties, len(counted))
+    def _check_property_quota(self, wanted: int) -> None:
+        _within("image_property_quota", self._limits.properties, wanted)
+
+    def _check_tag_quota(self, before: Image, after: Image) -> None:
         if after.tags != before.tags:
             _within("image_tag_quota", self._limits.tags, len(after.tags))
+
+
+def afresh(act: Callable[[], _T]) -> _T:
+    """``act``, which reads an image and writes it; again when it was changed in between."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return act()
+        except errors.ImageChanged:
+            continue
+    return act()
 
 
 def _within(quota: str, limit: int, wanted: int) -> None:

@@ -9,8 +9,8 @@ from headrace.transfer.extent import Extent
 class Writer(Protocol):
     """Data on its way into a store; nobody sees it before ``commit``.
 
-    Ends by exactly one of ``commit`` and ``abort``; ``abort`` after either is harmless, so that a
-    ``finally`` or an error path may always call it.
+    Always ends by ``abort``, which after a ``commit`` only lets go, so that a ``finally`` may call
+    it; between the two, ``retract`` takes the commit back.
     """
 
     @property
@@ -33,8 +33,12 @@ class Writer(Protocol):
         """
         ...
 
+    def retract(self) -> None:
+        """Remove what ``commit`` published, and never what another writer published since."""
+        ...
+
     def abort(self) -> None:
-        """Forget the data; nothing is left in the store."""
+        """Let go; data that was not committed is forgotten, nothing of it is left."""
         ...
 
 
@@ -61,12 +65,12 @@ class Store(Protocol):
     def open(self, url: str) -> Extent:
         """The whole data at a location of this store.
 
-        Raises NotFound when there is none.
+        Raises NotFound when there is none, StoreNotFound for a location outside this store.
         """
         ...
 
     def delete(self, url: str) -> None:
-        """Remove the data at a location; raises NotFound when there is none."""
+        """Remove the data at a location; raises NotFound and StoreNotFound like ``open``."""
         ...
 
     def url(self, image_id: str) -> str:

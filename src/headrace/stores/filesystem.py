@@ -69,9 +69,19 @@ class FilesystemWriter:
                 os.fsync(fd)
                 with _directory(self._store.datadir) as directory:
                     self._publish(fd, directory)
-        finally:
+        except BaseException:
             self.abort()
+            raise
         return self._store.url(self._image_id)
+
+    def retract(self) -> None:
+        # The file is still open, so its inode cannot have become another's.
+        path = os.path.join(self._store.datadir, self._image_id)
+        with _translated():
+            if self._fd >= 0 and _is_at(self._fd, path):
+                with _directory(self._store.datadir) as directory:
+                    os.unlink(self._image_id, dir_fd=directory)
+                    os.fsync(directory)
 
     def abort(self) -> None:
         if self._fd < 0:
@@ -198,17 +208,17 @@ class FilesystemStore:
         return os.path.join(self.datadir, image_id)
 
     def _located(self, url: str) -> str:
-        """The path a location URL means, which lies directly inside the directory, or NotFound.
+        """The path a location URL means, which lies directly inside the directory.
 
-        Repeated slashes are one: Glance joins the directory as it was configured.
+        Repeated slashes are one: Glance joins the directory as it was configured.  Raises NotFound
+        for what cannot be an image's file, StoreNotFound for another directory: its data may exist.
         """
         scheme, _, path = url.partition("://")
         directory, _, name = path.rpartition("/")
-        inside = _components(directory) == _components(self.datadir)
-        if not (
-            scheme in self.schemes and path.startswith("/") and inside and IMAGE_ID.fullmatch(name)
-        ):
+        if not (scheme in self.schemes and path.startswith("/") and IMAGE_ID.fullmatch(name)):
             raise errors.NotFound()
+        if _components(directory) != _components(self.datadir):
+            raise errors.StoreNotFound(store=self._id)
         return os.path.join(self.datadir, name)
 
     def _check_room(self, size: int) -> None:

@@ -1,11 +1,12 @@
 """One image's record, on every kind of database."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from headrace import errors
-from headrace.db import images, schema
+from headrace.db import images, schema, uploads
 from headrace.db.engine import Database
 from headrace.model import Image, Location, Status, Viewer, Visibility
 from tests.contract.db.examples import ADMIN, LATER, NOW, add_member, image, statements, stored
@@ -185,14 +186,36 @@ def test_a_property_keeps_its_row(database: Database) -> None:
     assert (back["value"], back["deleted"], back["deleted_at"]) == ("2", False, None)
 
 
-def test_an_update_loses_to_a_change_of_status(database: Database) -> None:
-    images.create(database, FULL)
-    images.update(database, FULL, replace(FULL, status=Status.DEACTIVATED))
-    with pytest.raises(errors.StatusConflict) as caught:
-        images.update(database, FULL, replace(FULL, name="late", properties={}))
-    assert caught.value.fields["status"] == "deactivated"
-    found = images.show(database, FULL.id, ADMIN)
-    assert (found.name, found.properties) == (FULL.name, FULL.properties)
+# What somebody else may have made of an image between the look at it and the decision.
+CHANGES: list[dict[str, object]] = [
+    {"status": Status.DEACTIVATED},
+    {"visibility": Visibility.PRIVATE},
+    {"owner": "somebody else"},
+    {"owner": None},
+    {"protected": True},
+    {"disk_format": "iso"},
+    {"disk_format": None},
+    {"container_format": "ova"},
+    {"name": "other", "updated_at": LATER},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: "-".join(change))
+def test_nothing_is_decided_by_an_image_that_was_changed(
+    database: Database, change: dict[str, Any]
+) -> None:
+    before = replace(FULL, owner="owner", disk_format="raw", container_format="bare",
+                     protected=False, visibility=Visibility.PUBLIC)  # fmt: skip
+    images.create(database, before)
+    changed = images.update(database, before, replace(before, **change))
+    with pytest.raises(errors.ImageChanged):
+        images.update(database, before, replace(before, name="late", properties={}))
+    with pytest.raises(errors.ImageChanged):
+        images.delete(database, before, LATER)
+    with pytest.raises(errors.ImageChanged):
+        uploads.claim(database, before, "upload", "worker", LATER)
+    assert images.show(database, before.id, ADMIN) == changed
+    assert uploads.leases(database) == []
 
 
 def test_a_deleted_image_cannot_be_changed(database: Database) -> None:
@@ -224,28 +247,19 @@ def test_a_delete_keeps_every_row(database: Database) -> None:
     assert row["status"] == "deleted"
 
 
-def test_a_delete_loses_to_a_change_of_status(database: Database) -> None:
-    images.create(database, FULL)
-    images.update(database, FULL, replace(FULL, status=Status.DEACTIVATED))
-    with pytest.raises(errors.StatusConflict):
-        images.delete(database, FULL, LATER)
-    assert images.show(database, FULL.id, ADMIN).status is Status.DEACTIVATED
-
-
 def test_data_of_deleted_images_is_known_until_it_is_gone(database: Database) -> None:
     other = replace(FULL, id=image().id, locations=(Location("file:///other"),))
     for each in (FULL, other, image()):
         images.create(database, each)
-    assert images.undeleted_data(database) == []
+    assert images.undeleted_data(database) == {}
     images.delete(database, FULL, LATER)
     images.delete(database, other, LATER)
-    assert images.undeleted_data(database) == [
-        (FULL.id, "file:///z"),
-        (FULL.id, "file:///a"),
-        (other.id, "file:///other"),
-    ]
+    assert images.undeleted_data(database) == {
+        FULL.id: list(FULL.locations),
+        other.id: [Location("file:///other")],
+    }
     images.data_deleted(database, FULL.id)
-    assert images.undeleted_data(database) == [(other.id, "file:///other")]
+    assert images.undeleted_data(database) == {other.id: [Location("file:///other")]}
     images.data_deleted(database, FULL.id)
 
 
@@ -254,7 +268,7 @@ def test_data_that_waits_for_a_scrubber_is_left_to_it(database: Database) -> Non
     images.delete(database, FULL, LATER)
     with database.write() as connection:
         connection.execute(schema.images.update().values(status="pending_delete"))
-    assert images.undeleted_data(database) == []
+    assert images.undeleted_data(database) == {}
 
 
 def test_a_failed_create_leaves_nothing(database: Database) -> None:

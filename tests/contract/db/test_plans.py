@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from headrace.db import catalogue, images, schema, uploads
 from headrace.db.engine import Database, connect
-from headrace.model import Filter, Image, ImageQuery, Op, Status, Viewer
+from headrace.model import Filter, Image, ImageQuery, Op, Viewer
 from tests.contract.db.examples import ADMIN, LATER, NOW, image
 
 SMALL, LARGE = 1_000, 8_000
@@ -152,20 +152,27 @@ def test_a_page_does_not_grow_with_the_catalogue(
     assert large <= small * 1.3 + 50, taken
 
 
+def seen(database: Database, number: int) -> Image:
+    return images.show(database, at(number).id, ADMIN)
+
+
+def update(database: Database) -> None:
+    before = seen(database, 12)
+    images.update(
+        database, before, replace(before, properties={"serial": "x"}, tags=frozenset("t"))
+    )
+
+
 CALLS: dict[str, Callable[[Database], object]] = {
     "show": lambda database: images.show(database, at(3).id, ADMIN),
     "show to a project": lambda database: images.show(database, at(3).id, OWNER),
     "show for download": lambda database: images.show_for_download(database, at(3).id, ADMIN),
     "create": lambda database: images.create(database, image(tags=frozenset("ab"))),
-    "update": lambda database: images.update(
-        database,
-        replace(at(12), status=Status.ACTIVE),
-        replace(at(12), status=Status.ACTIVE, properties={"serial": "x"}, tags=frozenset("t")),
-    ),
-    "claim": lambda database: uploads.claim(database, at(9), "upload", "worker", NOW),
+    "update": update,
+    "claim": lambda database: uploads.claim(database, seen(database, 9), "upload", "worker", NOW),
     "beat": lambda database: uploads.beat(database, ["upload"], LATER),
     "release": lambda database: uploads.release(database, at(9).id, "upload", LATER),
-    "delete": lambda database: images.delete(database, replace(at(13), status=Status.ACTIVE), NOW),
+    "delete": lambda database: images.delete(database, seen(database, 13), NOW),
     "undeleted data": lambda database: images.undeleted_data(database),
     "data deleted": lambda database: images.data_deleted(database, at(13).id),
 }

@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 
-from headrace.stores.base import Store
+from headrace.stores.base import Store, Writer
 
 IMAGE_ID = "0b6f1c3e-3f0e-4d6a-9d5c-7a1f2e3d4c5b"
 OTHER_ID = "77777777-8888-4999-aaaa-bbbbbbbbbbbb"
@@ -21,7 +21,14 @@ def put(store: Store, content: bytes, image_id: str = IMAGE_ID) -> str:
     """Store ``content``; its URL."""
     writer = store.create(image_id, len(content))
     os.write(writer.sink.fd, content)
-    return writer.commit()
+    return published(writer)
+
+
+def published(writer: Writer) -> str:
+    """Commit and let go; the URL."""
+    url = writer.commit()
+    writer.abort()
+    return url
 
 
 def get(store: Store, url: str) -> bytes:

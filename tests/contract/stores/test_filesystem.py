@@ -22,7 +22,15 @@ from headrace.stores.filesystem import FilesystemStore
 from headrace.transfer.engine import pump
 from headrace.transfer.extent import Extent
 from tests.contract.stores.conftest import StartWriting
-from tests.contract.stores.storing import IMAGE_ID, OTHER_ID, descriptors, finish, get, put
+from tests.contract.stores.storing import (
+    IMAGE_ID,
+    OTHER_ID,
+    descriptors,
+    finish,
+    get,
+    published,
+    put,
+)
 from tests.contract.stores.variants import VARIANTS
 from tests.needs import require, require_command, require_root, require_strace
 
@@ -98,9 +106,9 @@ def test_no_url_leads_out_of_the_directory(store: Store, datadir: Path, url: str
     victim = datadir.parent / "victim"
     victim.write_bytes(b"not an image")
     attack = url.format(datadir=datadir, id=IMAGE_ID)
-    with pytest.raises(errors.NotFound):
+    with pytest.raises((errors.NotFound, errors.StoreNotFound)):
         store.open(attack)
-    with pytest.raises(errors.NotFound):
+    with pytest.raises((errors.NotFound, errors.StoreNotFound)):
         store.delete(attack)
     assert victim.exists()
     assert (datadir.parent / "outside" / IMAGE_ID).exists()
@@ -448,7 +456,7 @@ def test_holes_stay_holes(store: Store, datadir: Path) -> None:
     os.pwrite(writer.sink.fd, b"start", 0)
     os.pwrite(writer.sink.fd, b"end", 1 << 30)
     writer.advance((1 << 30) + 3)
-    url = writer.commit()
+    url = published(writer)
     assert allocated(datadir / IMAGE_ID) < 1 << 20
     with contextlib.closing(store.open(url)) as extent:
         assert extent.length == (1 << 30) + 3
@@ -469,7 +477,7 @@ def test_holes_of_a_file_that_is_pumped_in_stay_holes(
     writer = store.create(IMAGE_ID, 200 << 20)
     with contextlib.closing(extent):
         assert pump(extent, writer.sink, progress=writer.advance).bytes == 200 << 20
-    writer.commit()
+    published(writer)
     assert allocated(datadir / IMAGE_ID) < 8 << 20
     assert filecmp.cmp(source, datadir / IMAGE_ID, shallow=False)
 

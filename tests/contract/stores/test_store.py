@@ -11,7 +11,15 @@ import pytest
 from headrace import errors
 from headrace.stores.base import Store
 from tests.contract.stores.conftest import StartWriting
-from tests.contract.stores.storing import IMAGE_ID, OTHER_ID, descriptors, finish, get, put
+from tests.contract.stores.storing import (
+    IMAGE_ID,
+    OTHER_ID,
+    descriptors,
+    finish,
+    get,
+    published,
+    put,
+)
 
 CONTENT = bytes(range(256)) * 5000
 
@@ -36,7 +44,7 @@ def test_data_is_invisible_before_commit(store: Store) -> None:
         store.open(store.url(IMAGE_ID))
     with pytest.raises(errors.NotFound):
         store.delete(store.url(IMAGE_ID))
-    assert get(store, writer.commit()) == CONTENT
+    assert get(store, published(writer)) == CONTENT
 
 
 def test_the_sink_can_be_read_back(store: Store) -> None:
@@ -53,7 +61,7 @@ def test_any_account_of_progress_does(store: Store, totals: tuple[int, ...]) -> 
     os.write(writer.sink.fd, CONTENT)
     for total in totals:
         writer.advance(total)
-    assert get(store, writer.commit()) == CONTENT
+    assert get(store, published(writer)) == CONTENT
 
 
 def test_abort_leaves_nothing(store: Store, datadir: Path) -> None:
@@ -77,6 +85,28 @@ def test_abort_after_commit_is_harmless(store: Store) -> None:
     url = writer.commit()
     writer.abort()
     assert get(store, url) == CONTENT
+
+
+def test_retract_takes_a_commit_back(store: Store, datadir: Path) -> None:
+    writer = store.create(IMAGE_ID, len(CONTENT))
+    os.write(writer.sink.fd, CONTENT)
+    writer.retract()  # nothing yet
+    writer.commit()
+    writer.retract()
+    assert os.listdir(datadir) == []
+    writer.retract()  # no more
+    writer.abort()
+
+
+def test_retract_spares_what_another_has_published_since(store: Store) -> None:
+    writer = store.create(IMAGE_ID, None)
+    os.write(writer.sink.fd, b"first")
+    store.delete(writer.commit())
+    url = put(store, b"second")
+    writer.retract()
+    writer.abort()
+    writer.retract()
+    assert get(store, url) == b"second"
 
 
 def test_create_refuses_a_name_that_is_taken(store: Store) -> None:
@@ -106,7 +136,7 @@ def test_of_many_threads_exactly_one_wins(store: Store, datadir: Path) -> None:
         os.write(writer.sink.fd, content)
         begun.wait()
         with contextlib.suppress(errors.DataExists):
-            writer.commit()
+            published(writer)
             won.append(content)
 
     threads = [threading.Thread(target=write, args=(b"%d" % i * 1000,)) for i in range(8)]
@@ -214,7 +244,7 @@ def test_sweep_removes_nothing_that_is_committed_or_being_written(store: Store) 
     writer = store.create(OTHER_ID, None)
     os.write(writer.sink.fd, CONTENT)
     assert store.sweep() == 0
-    assert get(store, writer.commit()) == CONTENT
+    assert get(store, published(writer)) == CONTENT
     assert get(store, kept) == b"kept"
 
 

@@ -1,0 +1,74 @@
+"""A service on SQLite and a directory, without HTTP."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from headrace import config
+from headrace.api.schemas import Fields
+from headrace.db import engine, migrate
+from headrace.model import Viewer
+from headrace.service.content import Content, UploadRules
+from headrace.service.context import Context
+from headrace.service.housekeeping import Housekeeping
+from headrace.service.images import Images, Limits
+from headrace.stores.filesystem import FilesystemStore
+from headrace.stores.registry import Registry
+
+ADMIN = Context(Viewer(is_admin=True))
+
+
+class Clock:
+    """Time that can be moved on."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC).replace(tzinfo=None) + self.ahead
+
+
+@dataclass
+class Service:
+    database: engine.Database
+    store: FilesystemStore
+    images: Images
+    content: Content
+    housekeeping: Housekeeping
+    clock: Clock
+    datadir: Path
+
+    def record(self, **values: object) -> str:
+        """The id of a new image that can be uploaded."""
+        formats = {"disk_format": "raw", "container_format": "bare"}
+        return self.images.create(ADMIN, formats | values).id
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.datadir.iterdir())
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    database = engine.connect(f"sqlite:///{tmp_path}/headrace.db")
+    migrate.prepare(database)
+    datadir = tmp_path / "images"
+    store = FilesystemStore("file", datadir)
+    stores = Registry([store], default="file")
+    clock = Clock()
+    fields = Fields(config.CONTAINER_FORMATS, config.DISK_FORMATS)
+    images = Images(database, stores, fields.check, Limits(128, 128), clock)
+    rules = UploadRules(
+        size_cap=1 << 30,
+        hashing_algorithm="sha256",
+        legacy_checksum=False,
+        require_format_match=True,
+        vmdk_allowed_types=("streamOptimized", "monolithicSparse"),
+        gpt_safety_nonfatal=(),
+    )
+    content = Content(database, stores, rules, clock)
+    housekeeping = Housekeeping(database, stores, images, content, 60.0, clock)
+    yield Service(database, store, images, content, housekeeping, clock, datadir)
+    database.close()

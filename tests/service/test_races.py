@@ -1,0 +1,144 @@
+"""What happens between a look at an image and the decision that rests on it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from headrace import errors
+from headrace.model import Status
+from headrace.service.images import Change, ChangeOp
+from headrace.transfer.engine import Source
+from tests.image_files import qcow2
+from tests.service.conftest import ADMIN, Service
+
+
+class Paused:
+    """A body that does something else once before its bytes come."""
+
+    def __init__(self, data: bytes, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self._data = data
+        self._meanwhile = meanwhile
+        self.length = len(data)
+
+    def pieces(self) -> Iterator[Source]:
+        self._meanwhile()
+        yield self._data
+
+
+def replacing(**values: object) -> list[Change]:
+    return [Change(ChangeOp.REPLACE, name, value) for name, value in values.items()]
+
+
+def concurrently(*acts: Callable[[], object]) -> list[errors.Error | None]:
+    """What became of acts that were begun at the same moment."""
+    start = threading.Barrier(len(acts))
+
+    def run(act: Callable[[], object]) -> errors.Error | None:
+        start.wait(timeout=60)
+        try:
+            act()
+        except errors.Error as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return list(pool.map(run, acts))
+
+
+def test_data_is_inspected_as_what_the_image_is_in_the_end(service: Service) -> None:
+    evil = qcow2(backing_offset=512)
+    for _ in range(60):
+        image_id = service.record(container_format="ovf")
+        upload, _patch = concurrently(
+            lambda i=image_id: service.content.upload(ADMIN, i, Paused(evil)),
+            lambda i=image_id: service.images.update(
+                ADMIN, i, replacing(container_format="bare", disk_format="qcow2")
+            ),
+        )
+        image = service.images.show(ADMIN, image_id)
+        if image.container_format == "bare":
+            assert image.status is Status.QUEUED
+            assert isinstance(upload, errors.UnsafeImage)
+
+
+def test_no_change_undoes_another(service: Service) -> None:
+    for _ in range(60):
+        image_id = service.record(visibility="public")
+        hidden, noted = concurrently(
+            lambda i=image_id: service.images.update(ADMIN, i, replacing(visibility="private")),
+            lambda i=image_id: service.images.update(ADMIN, i, [Change(ChangeOp.ADD, "note", "x")]),
+        )
+        image = service.images.show(ADMIN, image_id)
+        assert hidden is noted is None
+        assert (image.visibility, image.properties) == ("private", {"note": "x"})
+
+
+def test_a_protected_image_is_never_deleted(service: Service) -> None:
+    for _ in range(60):
+        image_id = service.record()
+        protected, deleted = concurrently(
+            lambda i=image_id: service.images.update(ADMIN, i, replacing(protected=True)),
+            lambda i=image_id: service.images.delete(ADMIN, i),
+        )
+        # Exactly one of them was told that it succeeded.
+        assert (protected is None) != (deleted is None)
+        assert isinstance(protected or deleted, (errors.ImageNotFound, errors.ImageProtected))
+
+
+def test_an_upload_that_lost_its_lease_takes_its_file_with_it(service: Service) -> None:
+    image_id = service.record()
+
+    def lose_it() -> None:
+        service.clock.ahead += timedelta(hours=1)
+        service.housekeeping.sweep()
+        assert service.images.show(ADMIN, image_id).status is Status.QUEUED
+
+    with pytest.raises(errors.StatusConflict):
+        service.content.upload(ADMIN, image_id, Paused(b"late", lose_it))
+    assert service.files() == []
+    service.content.upload(ADMIN, image_id, Paused(b"next"))
+    assert service.images.show(ADMIN, image_id).status is Status.ACTIVE
+
+
+def test_an_upload_that_lost_its_lease_spares_its_successors_file(service: Service) -> None:
+    image_id = service.record()
+
+    def be_overtaken() -> None:
+        service.clock.ahead += timedelta(hours=1)
+        service.housekeeping.sweep()
+        service.content.upload(ADMIN, image_id, Paused(b"next"))
+
+    with pytest.raises(errors.DataExists):
+        service.content.upload(ADMIN, image_id, Paused(b"late", be_overtaken))
+    image, extent = service.content.download(ADMIN, image_id)
+    assert image.status is Status.ACTIVE
+    assert extent is not None
+    assert extent.read() == b"next"
+    extent.close()
+
+
+def test_uploads_that_go_on_keep_their_lease(service: Service) -> None:
+    image_id = service.record()
+    assert service.content.active_uploads() == []
+
+    def beat() -> None:
+        assert len(service.content.active_uploads()) == 1
+        service.clock.ahead += timedelta(hours=1)
+        service.housekeeping.beat()
+        service.housekeeping.sweep()
+
+    service.content.upload(ADMIN, image_id, Paused(b"data", beat))
+    assert service.images.show(ADMIN, image_id).status is Status.ACTIVE
+    assert service.content.active_uploads() == []
+
+
+def test_an_image_deleted_in_mid_upload_leaves_nothing(service: Service) -> None:
+    image_id = service.record()
+    with pytest.raises(errors.ImageGone):
+        service.content.upload(
+            ADMIN, image_id, Paused(b"data", lambda: service.images.delete(ADMIN, image_id))
+        )
+    assert service.files() == []
