@@ -17,7 +17,7 @@ def is_image_id(text: str) -> bool:
 
 
 class Status(StrEnum):
-    """States of an image (contract §2.1)."""
+    """States of an image."""
 
     QUEUED = "queued"
     SAVING = "saving"
@@ -62,7 +62,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An image's record (contract §1.2); sizes in bytes, times in naive UTC."""
+    """An image's record; sizes in bytes, times in naive UTC."""
 
     id: str
     status: Status = Status.QUEUED
@@ -118,7 +118,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageQuery:
-    """What a list of images asks for (contract §1.3).
+    """What a list of images asks for.
 
     ``sort`` holds (column, descending) pairs, without the tie-breakers created_at and id, which
     every list gets.  ``visibility`` is None, a Visibility, or "all".  ``properties`` are equality

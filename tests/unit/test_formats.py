@@ -1,4 +1,4 @@
-"""Format inspection: the decision table of contract §8.1 over generated images."""
+"""Format inspection: the decision table over generated images."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""JSON patches in both drafts (contract §1.3)."""
+"""JSON patches in both drafts."""
 
 import contextlib
 

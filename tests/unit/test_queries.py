@@ -1,4 +1,4 @@
-"""Query strings of a list (contract §1.3)."""
+"""Query strings of a list."""
 
 import contextlib
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The table of the contract's §1.4, and nothing but our errors for anything else."""
+"""Ranges as the Image API serves them, and nothing but our errors for anything else."""
 
 import pytest
 from hypothesis import given

@@ -13,7 +13,7 @@ _NGINX_CLIENT_GONE = 499
 
 
 def answer(req: falcon.Request, resp: falcon.Response, error: Error) -> None:
-    """Make ``error`` the response, in the form the caller accepts (contract §0)."""
+    """Make ``error`` the response, in the form the caller accepts."""
     reason = _reason(error.status)
     resp.status = f"{error.status} {reason}"
     resp.set_header(CODE_HEADER, error.code)

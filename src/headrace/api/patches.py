@@ -1,4 +1,4 @@
-"""From a JSON-patch body to Changes (contract §1.3, RFC 6902 and its two drafts)."""
+"""From a JSON-patch body to Changes (RFC 6902, in the forms of API v2.0 and v2.1)."""
 
 from typing import Any
 

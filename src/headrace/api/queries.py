@@ -1,4 +1,4 @@
-"""From a query string to an ImageQuery, and back to the links of a page (contract §1.3)."""
+"""From a query string to an ImageQuery, and back to the links of a page."""
 
 import csv
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The one byte range a download may ask for (contract §1.4; RFC 9110 §14)."""
+"""The one byte range a download may ask for (RFC 9110 section 14)."""
 
 import re
 

@@ -1,7 +1,7 @@
 """The image resource's fields, once: validation of requests and /v2/schemas come from here.
 
 A field is a Python type with msgspec constraints.  ``Fields.check`` validates one value against
-it; ``Fields.image_schema`` renders all of them in the form of the contract's §1.12.
+it; ``Fields.image_schema`` renders all of them in the form that the Image API's clients read.
 """
 
 from collections.abc import Iterable, Mapping
@@ -94,7 +94,7 @@ class Fields:
 
 
 def _refuse_wide_characters(name: str, value: object) -> None:
-    """No 4-byte UTF-8 in names and values: a MySQL ``utf8`` column cannot hold it (§2.5)."""
+    """No 4-byte UTF-8 in names and values: a MySQL ``utf8`` column cannot hold it."""
     for text in (name, value):
         if isinstance(text, str) and any(ord(character) > 0xFFFF for character in text):
             raise errors.InvalidProperty(name=ascii(name), reason="4-byte characters")

@@ -115,7 +115,7 @@ class _Shape:
 def list_page(
     database: Database, query: ImageQuery, viewer: Viewer, *, few: int = _FEW
 ) -> ImagePage:
-    """One page of the images that a viewer may see (contract §1.3).
+    """One page of the images that a viewer may see.
 
     Costs one statement for the page and one for its parts, one for a marker and one for a look
     ahead; of a condition with less than ``few`` matches all are collected.  Raises MarkerNotFound

@@ -96,7 +96,7 @@ def location(url: str, meta_data: str | None) -> Location:
 
 
 def is_visible(*, is_admin: bool, has_project: bool) -> sa.ColumnElement[bool]:
-    """Whether a viewer of this kind may see an image by its id (contract §2.2).
+    """Whether a viewer of this kind may see an image by its id.
 
     His project is the statement's parameter ``viewer``.
     """
@@ -161,7 +161,7 @@ def _collect(rows: Iterable[Sequence[Any]]) -> dict[str, Parts]:
         if parts is None:
             parts = found[image_id] = Parts()
         if kind == _PROPERTY:
-            parts.properties[first] = second or ""  # NULL is shown as "" (contract §1.2)
+            parts.properties[first] = second or ""  # NULL is shown as ""
         elif kind == _TAG:
             parts.tags.add(first)
         else:

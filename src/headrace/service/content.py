@@ -38,7 +38,7 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UploadRules:
-    """What an upload must keep to (contract §4): cap in bytes, algorithms by hashlib name."""
+    """What an upload must keep to: cap in bytes, algorithms by hashlib name."""
 
     size_cap: int
     hashing_algorithm: str
@@ -74,7 +74,7 @@ class Content:
         self._active: set[str] = set()
 
     def download(self, context: Context, image_id: str) -> tuple[Image, Extent | None]:
-        """The image and its whole data; no Extent when there is no data (contract §1.4).
+        """The image and its whole data; no Extent when there is no data.
 
         Locations are tried in order, the first that opens wins.  Raises ImageNotFound, Forbidden
         (deactivated), StoreCorrupt (the file's size is not the image's).

@@ -1,4 +1,4 @@
-"""Whether data is what its disk_format says, and safe to hand out (contract §8.1).
+"""Whether data is what its disk_format says, and safe to hand out.
 
 The recognising is oslo.utils' (shared by Glance, Nova, Cinder and Ironic); the decision is made
 here.  An inspector is written for a stream and names the regions it wants to see.  The landed file

@@ -1,4 +1,4 @@
-"""The filesystem store: one file per image, ``<datadir>/<image id>`` (contract §6.1).
+"""The filesystem store: one file per image, ``<datadir>/<image id>``.
 
 A file appears under its name whole, durable and at once, or never: it is written without a name
 (``O_TMPFILE``), made durable by fsync, given its name by linkat, which replaces nothing, and the

@@ -27,7 +27,7 @@ class Registry:
     def for_location(self, location: Location) -> Store:
         """The store a location lies in: the one its metadata names, else the first of its scheme.
 
-        A name that is unknown counts as none (contract §6.2).  Raises StoreNotFound.
+        A name that is unknown counts as none.  Raises StoreNotFound.
         """
         named = self._stores.get(str(location.metadata.get("store")))
         if named is not None:

@@ -13,7 +13,7 @@ _PATH = "/v2/images"
 
 
 def render(image: Image) -> dict[str, object]:
-    """The image as the API shows it (contract §1.2)."""
+    """The image as the API shows it."""
     path = f"{_PATH}/{image.id}"
     return {
         **image.properties,
