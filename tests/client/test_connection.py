@@ -32,7 +32,22 @@ def test_an_endpoint_may_have_a_version_and_a_path(url: str, shown: str) -> None
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h:9292", "ftp://h", "http://", "http://h:99999", "http://[::"]
+    "url",
+    [
+        "",
+        "h:9292",
+        "ftp://h",
+        "http://",
+        "http://h:99999",
+        "http://[::",
+        "http://h/é",
+        "http://é",
+        "http://a b:9292",
+        "http://h/a b",
+        "http://h/\x7f",
+        "http://a..b",
+        f"http://{'h' * 64}",
+    ],
 )
 def test_what_is_no_endpoint_is_refused(url: str) -> None:
     with pytest.raises(errors.UsageError):

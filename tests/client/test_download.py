@@ -187,7 +187,7 @@ def test_without_progress_it_gives_up_and_keeps_what_there_is(tmp_path: Path) ->
         fetch(found.url, target, record())
     assert found.connections == len(cuts)
     assert names(tmp_path) == [partial_name(Expected.of(record()))]
-    assert kept(record(), target) == half
+    assert kept(record(), target) == (tmp_path / partial_name(Expected.of(record())), half)
 
     with peer(serve_from()) as found:
         done = fetch(found.url, target, record())
@@ -355,6 +355,8 @@ def test_a_target_that_cannot_be_is_named(tmp_path: Path) -> None:
             fetch(found.url, tmp_path, record())
         with pytest.raises(errors.ClientError, match="No such file"):
             fetch(found.url, tmp_path / "missing" / "image", record())
+        with pytest.raises(errors.ClientError, match="File name too long"):
+            fetch(found.url, tmp_path / ("n" * 300), record())
 
 
 @pytest.mark.parametrize(("verify", "how"), [(True, "copy"), (False, "splice")])
@@ -390,6 +392,19 @@ def test_a_reader_that_goes_away_ends_it(verify: bool) -> None:
             fetch(found.url, writer, record(), verify=verify)
     finally:
         os.close(writer)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("way", ["descriptor", "device"])
+def test_what_cannot_be_written_is_not_the_peer_s_fault(verify: bool, way: str) -> None:
+    full = Path("/dev/full")
+    with (
+        full.open("wb", buffering=0) as out,
+        peer(without_ranges()) as found,
+        pytest.raises(errors.ClientError, match="cannot write the data: No space left"),
+    ):
+        fetch(found.url, out.fileno() if way == "descriptor" else full, record(), verify=verify)
+    assert found.connections == 1
 
 
 @pytest.mark.parametrize(

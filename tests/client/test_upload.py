@@ -404,3 +404,30 @@ def test_the_service_has_what_was_sent(server: Serving, file: Path, way: str) ->
         assert image["os_hash_value"] == hashlib.sha512(DATA).hexdigest()
         with pytest.raises(errors.StatusConflict):
             images.upload(image_id, file)
+
+
+def test_a_file_without_a_size_is_refused() -> None:
+    with (
+        open("/proc/cpuinfo", "rb") as file,
+        pytest.raises(errors.ClientError, match="without a size"),
+    ):
+        Body.of(file.fileno())
+
+
+def test_the_time_that_was_waited_is_the_time_that_is_told() -> None:
+    size = 20_000_000  # which the service is given a second for, beyond the time-out
+
+    def never(wire: Wire) -> None:
+        wire.head()
+        wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        wire.take(size)
+        wire.take(1)
+
+    with (
+        open(os.memfd_create("zeros"), "rb") as zeros,
+        peer(never) as found,
+        Connection(found.url, timeout=0.5) as connection,
+    ):
+        os.truncate(zeros.fileno(), size)
+        with pytest.raises(errors.ConnectionFailed, match=r"no answer within 1\.5 s"):
+            Images(connection).upload("1", zeros.fileno())

@@ -71,6 +71,10 @@ class Endpoint:
             raise UsageError(reason=f"the service's URL is wrong: {error}") from error
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise UsageError(reason="the service's URL must look like http://host:9292")
+        if not (_is_plain(parts.hostname + parts.path) and _is_host(parts.hostname)):
+            raise UsageError(
+                reason="host and path of the service's URL must be printable ASCII without spaces"
+            )
         prefix = re.sub(r"/v2(\.\d+)?$", "", parts.path.rstrip("/"))
         return cls(
             parts.scheme,
@@ -158,17 +162,14 @@ class Connection:
         # A kept-alive connection may be closed just as it is used again (RFC 9112 §9.3.1): a GET
         # loses nothing by being sent once more.
         again = method == "GET" and self._http is not None
-        try:
-            return self._request(method, path, headers, query, data)
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            if not (again and isinstance(error, ConnectionError)):
-                raise self.failed(error) from error
-        try:
-            return self._request(method, path, headers, query, data)
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise self.failed(error) from error
+        while True:
+            try:
+                return self._request(method, path, headers, query, data)
+            except (OSError, http.client.HTTPException) as error:
+                self.close()
+                if not (again and isinstance(error, ConnectionError)):
+                    raise self.failed(error) from error
+                again = False
 
     def send_head(
         self, method: str, path: str, headers: Mapping[str, str], *, query: Query | None = None
@@ -236,10 +237,13 @@ class Connection:
                 response.close()
                 self.close()
 
-    def failed(self, error: Exception) -> ConnectionFailed:
-        """The error for an OSError or HTTPException met on this connection."""
+    def failed(self, error: Exception, *, waited: float | None = None) -> ConnectionFailed:
+        """The error for an OSError or HTTPException met on this connection.
+
+        ``waited`` is for how many seconds, when it was not the connection's time-out.
+        """
         if isinstance(error, TimeoutError):
-            reason = f"no answer within {self.timeout:g} s"
+            reason = f"no answer within {self.timeout if waited is None else waited:.4g} s"
         elif isinstance(error, http.client.RemoteDisconnected):
             reason = "the connection was closed without an answer"
         elif isinstance(error, http.client.IncompleteRead):
@@ -342,7 +346,7 @@ def error_of(response: http.client.HTTPResponse) -> Error:
 
 
 def message(body: bytes, content_type: str) -> str:
-    """What an error answer says, in one line: from JSON, HTML or plain text (contract §0)."""
+    """What an error answer says, in one line: as JSON, HTML or plain text, which servers use."""
     text = body.decode("utf-8", "replace")
     if content_type == JSON:
         try:
@@ -389,6 +393,19 @@ class _Replayed:
 
 def _replay(sock: socket.socket, start: bytes) -> socket.socket:
     return cast("socket.socket", _Replayed(_Replay(sock, start)))
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name can be looked up at all: the resolver's encoding has its own errors."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _readable(sock: socket.socket) -> bool:

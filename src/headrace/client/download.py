@@ -21,9 +21,11 @@ from headrace.errors import (
     ClientError,
     ConnectionFailed,
     DataCorrupt,
+    Error,
     PeerGone,
     PeerStalled,
     StoreFull,
+    StoreUnwritable,
 )
 from headrace.transfer.digest import Follower
 from headrace.transfer.engine import (
@@ -70,9 +72,10 @@ def to_file(
     What a symbolic link points to is replaced, not the link; a device or FIFO is written to.
     """
     target = Path(os.path.realpath(target))
-    if target.is_dir():
+    mode = _mode(target)
+    if mode is not None and stat.S_ISDIR(mode):
         raise ClientError(reason=f"{target} is a directory")
-    if target.exists() and not target.is_file():
+    if mode is not None and not stat.S_ISREG(mode):
         return _to_device(connection, image, target, verify=verify, progress=progress)
     expected = Expected.of(image)
     with contextlib.closing(Partial.open(target.parent, expected, resume=resume)) as partial:
@@ -85,8 +88,8 @@ def to_file(
             except DataCorrupt:
                 partial.discard()
                 raise
-            except StoreFull as error:
-                raise ClientError(reason=f"no room is left for {target}") from error
+            except (StoreFull, StoreUnwritable) as error:
+                raise _unwritten(error) from error
             partial.publish(target)
             return done
     raise ClientError(reason="the connection is cut again and again, and ranges are not served")
@@ -102,7 +105,7 @@ def to_descriptor(
 ) -> Downloaded:
     """Fetch the data of ``image``, a record, into ``fd``; DataCorrupt comes after the bytes.
 
-    BrokenPipeError if the reader of a pipe is gone.
+    BrokenPipeError if the reader of a pipe is gone; ClientError if ``fd`` cannot be written.
     """
     expected = Expected.of(image)
     algorithm = expected.algorithm if verify else None
@@ -113,22 +116,27 @@ def to_descriptor(
             done = _into_file(connection, expected, fd, start, readable, algorithm, progress)
             os.lseek(fd, start + done.moved.bytes, os.SEEK_SET)
             return done
+        return _into_stream(connection, expected, fd, algorithm, progress)
     except _StartOver as error:
-        raise _cut_for_good() from error
+        raise ClientError(
+            reason="the connection was cut, and the service serves no ranges"
+        ) from error
+    except (StoreFull, StoreUnwritable) as error:
+        raise _unwritten(error) from error
     finally:
         if readable is not None:
             os.close(readable)
-    return _into_stream(connection, expected, fd, algorithm, progress)
 
 
-def kept(image: Mapping[str, object], target: Path) -> int:
-    """How many bytes of ``image`` an interrupted download has left beside ``target``."""
+def kept(image: Mapping[str, object], target: Path) -> tuple[Path, int] | None:
+    """The file, and its bytes, that an interrupted download of ``image`` left beside ``target``."""
     expected = Expected.of(image)
     path = Path(os.path.realpath(target)).parent / partial_name(expected)
     try:
-        return path.stat().st_size if expected.algorithm else 0
+        size = path.stat().st_size if expected.algorithm else 0
     except OSError:
-        return 0
+        return None
+    return (path, size) if size else None
 
 
 class _StartOver(Exception):
@@ -275,6 +283,11 @@ class _HashingWriter:
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                # Not the connection's fault: nothing is gained by another one.
+                raise ClientError(reason=f"cannot write the data: {error.strerror}") from error
 
 
 def _land(
@@ -340,10 +353,7 @@ def _into_stream(
     sink: Sink = Stream(fd) if writer is None else Sender(writer)
     watchers = [] if progress is None else [progress]
     arrival = _Arrival(connection, expected, lambda position: sink, watchers)
-    try:
-        moved = arrival.complete(target_gone=lambda: _reader_gone(fd))
-    except _StartOver as error:
-        raise _cut_for_good() from error
+    moved = arrival.complete(target_gone=lambda: _reader_gone(fd))
     if writer is not None:
         expected.verify(writer.hash.hexdigest())
     return Downloaded(moved, 0, algorithm)
@@ -365,6 +375,16 @@ def _to_device(
         return to_descriptor(connection, image, fd, verify=verify, progress=progress)
     finally:
         os.close(fd)
+
+
+def _mode(path: Path) -> int | None:
+    """What ``path`` is; None if it is not there."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ClientError(reason=f"cannot write {path}: {error.strerror}") from error
 
 
 def _file_position(fd: int) -> int | None:
@@ -392,5 +412,8 @@ def _reader_gone(fd: int) -> bool:
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
-def _cut_for_good() -> ClientError:
-    return ClientError(reason="the connection was cut, and the service serves no ranges")
+def _unwritten(error: Error) -> ClientError:
+    """What the store's errors are called where there is no store."""
+    met = error.__cause__
+    reason = (met.strerror if isinstance(met, OSError) else None) or str(error)
+    return ClientError(reason=f"cannot write the data: {reason}")

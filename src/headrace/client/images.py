@@ -20,7 +20,10 @@ Record = dict[str, object]
 
 
 class Images:
-    """The images behind ``connection``; records are the service's JSON objects (contract §1.2)."""
+    """The images behind ``connection``; records are the service's JSON objects.
+
+    What they hold is said in the OpenStack Image API v2 reference.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -28,6 +31,10 @@ class Images:
     def create(self, **properties: object) -> Record:
         """Make a record without data; ``properties`` as the service takes them."""
         return self.connection.request("POST", IMAGES, body=properties).json()
+
+    def url(self, image_id: str) -> str:
+        """The URL of one image's record."""
+        return self.connection.url(image_path(image_id))
 
     def show(self, image_id: str) -> Record:
         """The record of one image; ImageNotFound."""
@@ -70,7 +77,7 @@ class Images:
         """Set the properties in ``changes``, remove those in ``removals``, leave all others.
 
         ``add`` sets a property whether it exists or not, where ``replace`` of one that does not
-        is a conflict (contract §1.3).
+        is a conflict.
         """
         patch: list[dict[str, object]] = [
             {"op": "add", "path": pointer(name), "value": value} for name, value in changes.items()
@@ -155,8 +162,8 @@ class Images:
     def _page(
         self, filters: Query | None, limit: int | None, sort: str | None, marker: str | None
     ) -> Record:
-        # The service's own `next` link loses all but the last of a repeated parameter, such as tag
-        # (contract §1.3), so only the marker is taken from it.
+        # Glance's `next` link loses all but the last of a repeated parameter, such as tag, so only
+        # the marker is taken from it.
         query = dict(filters or {})
         query |= {"limit": str(limit)} if limit is not None else {}
         query |= {"sort": sort} if sort else {}

@@ -55,12 +55,18 @@ class Body:
 
     @classmethod
     def of(cls, fd: int, *, size: int | None = None, head: bytes = b"") -> Self:
-        """The body ``fd`` gives from its current position to its end."""
+        """The body ``fd`` gives from its current position to its end.
+
+        ClientError for a file that does not know its end, as those of /proc.
+        """
         mode = os.fstat(fd).st_mode
         if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
             offset = os.lseek(fd, 0, os.SEEK_CUR)
-            # st_size of a block device is 0; its end is not.
-            end = os.lseek(fd, 0, os.SEEK_END)
+            try:
+                # st_size of a block device is 0; its end is not.
+                end = os.lseek(fd, 0, os.SEEK_END)
+            except OSError as error:
+                raise ClientError(reason="the data is in a file without a size") from error
             os.lseek(fd, offset, os.SEEK_SET)
             return cls(fd, Kind.FILE, offset, max(end - offset, 0))
         return cls(fd, Kind.PIPE if stat.S_ISFIFO(mode) else Kind.OTHER, 0, size, head)
@@ -112,13 +118,13 @@ def _attempt(connection: Connection, path: str, body: Body, progress: Progress |
     except BaseException:
         connection.close()  # what was announced can no longer be kept
         raise
+    patience = connection.timeout + moved.bytes / SETTLING_BYTES_PER_S
     try:
-        patience = connection.timeout + moved.bytes / SETTLING_BYTES_PER_S
         with connection.answer(timeout=patience) as response:
             response.read()
     except (OSError, http.client.HTTPException) as error:
         connection.close()
-        raise connection.failed(error) from error
+        raise connection.failed(error, waited=patience) from error
     return moved
 
 
