@@ -55,3 +55,16 @@ def query_pairs(req: falcon.Request) -> list[tuple[str, str]]:
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise errors.InvalidQuery(name="(all)", reason=error) from None
+
+
+def media_type(req: falcon.Request, *supported: str) -> str:
+    """The media type of the request's body, without parameters: one of ``supported``.
+
+    Raises UnsupportedMediaType.
+    """
+    given = (req.content_type or "").partition(";")[0].strip()
+    if given not in supported:
+        raise errors.UnsupportedMediaType(
+            content_type=given or "(none)", supported=", ".join(supported)
+        )
+    return given

@@ -5,9 +5,8 @@ import falcon
 from headrace import errors
 from headrace.api import intake
 from headrace.api.delivery import deliver
+from headrace.api.requests import media_type
 from headrace.service.content import Content
-
-_OCTETS = "application/octet-stream"
 
 
 class FileHandler:
@@ -24,11 +23,7 @@ class FileHandler:
             deliver(req, resp, image, extent)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
-        media_type = (req.content_type or "").partition(";")[0].strip()
-        if media_type != _OCTETS:
-            raise errors.UnsupportedMediaType(
-                content_type=media_type or "(none)", supported=_OCTETS
-            )
+        media_type(req, "application/octet-stream")
         announced = _announced_size(req)
         self._content.upload(req.context.caller, image_id, intake.body(req.env), announced)
         resp.status = falcon.HTTP_204

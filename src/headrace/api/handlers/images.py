@@ -5,7 +5,7 @@ import msgspec
 
 from headrace import errors
 from headrace.api import patches, queries
-from headrace.api.requests import query_pairs, read_json, refuse_body
+from headrace.api.requests import media_type, query_pairs, read_json, refuse_body
 from headrace.model import Image
 from headrace.service.images import Images
 
@@ -84,13 +84,12 @@ class ImageHandler:
         resp.data = msgspec.json.encode(render(self._images.show(req.context.caller, image_id)))
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
-        media_type = (req.content_type or "").partition(";")[0].strip()
-        if media_type not in (patches.V21, patches.V20):
+        try:
+            draft = media_type(req, patches.V21, patches.V20)
+        except errors.UnsupportedMediaType:
             resp.set_header("Accept-Patch", f"{patches.V21}, {patches.V20}")
-            raise errors.UnsupportedMediaType(
-                content_type=media_type or "(none)", supported=f"{patches.V21}, {patches.V20}"
-            )
-        changes = patches.changes(media_type, read_json(req))
+            raise
+        changes = patches.changes(draft, read_json(req))
         image = self._images.update(req.context.caller, image_id, changes)
         resp.data = msgspec.json.encode(render(image))
 
