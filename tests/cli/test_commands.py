@@ -334,3 +334,9 @@ def test_serving_everybody_must_be_meant(tmp_path: Path) -> None:
     assert done.status == 2
     assert "--unauthenticated-ok" in done.err
     assert not (tmp_path / "state").exists()
+
+
+def test_loopback_may_be_written_as_ipv6(tmp_path: Path) -> None:
+    with serving(tmp_path, "--host", "::ffff:127.0.0.1") as server:
+        done = run("-H", "127.0.0.1", "-p", str(server.port), "index")
+        assert done.status == 0, done.err

@@ -99,6 +99,8 @@ ELSEWHERE = [
     "X-Forwarded-Host: localhost",
     "X-Forwarded-Proto: https",
     "Via: 1.1 proxy",
+    "X-Real-IP: 192.0.2.1",
+    "X-Client-IP: 192.0.2.1",
     "Origin: http://attacker.example",
     "Origin: null",
     "Origin: http://localhost:1",

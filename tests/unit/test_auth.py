@@ -40,6 +40,8 @@ def test_this_machine_is_served(environ: dict[str, str]) -> None:
         {"HTTP_X_FORWARDED_FOR": "127.0.0.1"},
         {"HTTP_X_FORWARDED_HOST": "localhost"},
         {"HTTP_VIA": "1.1 proxy"},
+        {"HTTP_X_REAL_IP": "192.0.2.1"},
+        {"HTTP_X_CLIENT_IP": "192.0.2.1"},
         {"HTTP_ORIGIN": "http://example.org"},
         {"HTTP_ORIGIN": "null"},
         {"HTTP_ORIGIN": "https://127.0.0.1:9292"},

@@ -2,7 +2,8 @@
 
 Without authentication (``auth_strategy = none``) everybody is an administrator, so only this
 machine may ask: the peer and the ``Host`` must be loopback, and nothing may show that the request
-was passed on by a proxy or sent by a web page through the user's browser.
+was passed on by a proxy or sent by a web page through the user's browser.  A proxy on this machine
+that leaves no trace cannot be told from a local client.
 """
 
 import ipaddress
@@ -18,7 +19,7 @@ Environ = dict[str, Any]
 Authenticate = Callable[[Environ], Context]
 
 _EVERYBODY = Context(Viewer(is_admin=True))
-_PASSED_ON = ("HTTP_FORWARDED", "HTTP_VIA")
+_PASSED_ON = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP")
 
 
 def everybody(environ: Environ) -> Context:
@@ -28,10 +29,10 @@ def everybody(environ: Environ) -> Context:
 
 def this_machine(environ: Environ) -> Context:
     """Anybody on this machine is an administrator; RemoteWithoutAuth for all others."""
-    if not _is_loopback(environ.get("REMOTE_ADDR", "")):
+    if not is_loopback(environ.get("REMOTE_ADDR", "")):
         raise errors.RemoteWithoutAuth(reason="the peer is another machine")
     host = environ.get("HTTP_HOST", "")
-    if not _is_loopback(_host_name(host)):
+    if not is_loopback(_host_name(host)):
         raise errors.RemoteWithoutAuth(reason="the Host is not a loopback name")
     for key in environ:
         if key in _PASSED_ON or key.startswith("HTTP_X_FORWARDED_"):
@@ -49,7 +50,8 @@ def _host_name(host: str) -> str:
         return ""
 
 
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Whether ``name`` is this machine alone; a name other than localhost may be anything."""
     if name == "localhost":
         return True
     try:

@@ -1,10 +1,8 @@
 """headrace serve: the embedded server.  The server's half is loaded only when it runs."""
 
-import ipaddress
-
 import click
 
-from headrace.cli.session import Session
+from headrace.cli.session import Seconds, Session
 from headrace.errors import UsageError
 
 
@@ -35,7 +33,7 @@ from headrace.errors import UsageError
 )
 @click.option(
     "--drain-timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -64,11 +62,16 @@ def serve(
 
     Without any settings it keeps all it has in the state directory and serves this machine only.
     SIGTERM stops it: no new connections, transfers in flight are finished.
+
+    Exit status: 0 stopped by a signal, 1 not started, 2 wrongly called, 4 not started in a worker.
     """
-    if session.names_service():
-        raise UsageError(reason="serve takes --host and --port after its name, and no --url")
+    if session != Session(debug=session.debug):
+        raise UsageError(
+            reason="serve takes its options after its name; of those before it, --debug only"
+        )
     # Only here: a command that talks to a service starts without the server's libraries.
     from headrace import config, log
+    from headrace.api.auth import is_loopback
     from headrace.server import embedded
     from headrace.server.options import ServeOptions
 
@@ -100,13 +103,3 @@ def serve(
         return app.build(conf)
 
     embedded.serve(options, load)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``; a name other than localhost may be anything."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
