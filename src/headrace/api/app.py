@@ -29,6 +29,7 @@ from headrace.transfer import engine
 _log = logging.getLogger(__name__)
 
 StartResponse = Callable[..., Any]
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]+")
 
 
@@ -52,8 +53,14 @@ class Application:
         if self._started_in != os.getpid():
             self.start()
         path = environ["PATH_INFO"]
-        if not path.startswith("/v2/") or "//" in path:  # hardly any request
-            versions.resolve(environ)
+        wanted = environ.get("HTTP_ACCEPT", "")
+        if not path.startswith("/v2/") or "//" in path or versions.MEDIA_TYPE in wanted:
+            versions.resolve(environ)  # hardly any request
+        method = environ["REQUEST_METHOD"]
+        if method not in _METHODS and method != "OPTIONS":
+            # The framework answers 400 to a method that it does not know.  This one it knows, and
+            # no resource has it.
+            environ["REQUEST_METHOD"] = "TRACE"
         body: Iterable[bytes] | None = None
         try:
             body = self._app(environ, start_response)
@@ -88,20 +95,22 @@ class _Gate:
         self._longest_id = longest_id
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        request_id = self._request_id(req)
-        log.request_id.set(request_id)
-        resp.set_header("x-openstack-request-id", request_id)
+        _identify(resp, f"req-{uuid.uuid4()}")  # so the refusal of the caller's own has one, too
+        if (given := req.get_header("X-Openstack-Request-Id")) is not None:
+            _identify(resp, self._checked(given))
         req.context.caller = self._authenticate(req.env)
 
-    def _request_id(self, req: falcon.Request) -> str:
-        given = req.get_header("X-Openstack-Request-Id")
-        if given is None:
-            return f"req-{uuid.uuid4()}"
+    def _checked(self, given: str) -> str:
         if len(given) > self._longest_id:
             raise errors.HeaderTooLarge(name="X-Openstack-Request-Id", limit=self._longest_id)
         if not _REQUEST_ID.fullmatch(given):
             raise errors.BadRequest(reason="X-Openstack-Request-Id has characters beyond a name's")
         return given if given.startswith("req-") else f"req-{given}"
+
+
+def _identify(resp: falcon.Response, request_id: str) -> None:
+    log.request_id.set(request_id)
+    resp.set_header("x-openstack-request-id", request_id)
 
 
 def build(conf: cfg.ConfigOpts) -> Application:
@@ -200,7 +209,7 @@ def _answer_error(
     req: falcon.Request, resp: falcon.Response, error: errors.Error, _params: dict[str, Any]
 ) -> None:
     if error.status == 500:
-        _log.error("%s %s: %s", req.method, req.path, error)
+        _log.error("%s %r: %s", req.method, req.path, error)
     answer(req, resp, error)
 
 
@@ -208,6 +217,9 @@ def _answer_falcon_error(
     req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: dict[str, Any]
 ) -> None:
     """What the framework refuses by itself: unknown paths, wrong methods, bad framing."""
+    if isinstance(error, falcon.HTTPRouteNotFound) and req.method not in _METHODS:
+        answer(req, resp, errors.NotYetSupported(feature="this method"))
+        return
     for name, value in dict(error.headers or {}).items():
         resp.set_header(name, value)
     detail = error.description or str(error.title).partition(" ")[2]  # the title has the number
@@ -217,5 +229,5 @@ def _answer_falcon_error(
 def _answer_crash(
     req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]
 ) -> None:
-    _log.exception("%s %s failed", req.method, req.path, exc_info=error)
+    _log.exception("%s %r failed", req.method, req.path, exc_info=error)
     answer(req, resp, errors.Error())

@@ -6,7 +6,7 @@ from headrace.api.handlers import schemas
 from headrace.api.handlers.content import FileHandler
 from headrace.api.handlers.health import HealthHandler
 from headrace.api.handlers.images import ImageHandler, ImagesHandler
-from headrace.api.handlers.versions import SlashHandler, VersionsHandler
+from headrace.api.handlers.versions import RootHandler, SlashHandler, VersionsHandler
 from headrace.api.schemas import Fields
 from headrace.service.content import Content
 from headrace.service.images import Images
@@ -24,7 +24,7 @@ def routes(
 ) -> dict[str, object]:
     """Path template → handler."""
     return {
-        "/": VersionsHandler(falcon.HTTP_300, public_endpoint),
+        "/": RootHandler(falcon.HTTP_300, public_endpoint),
         "/versions": VersionsHandler(falcon.HTTP_200, public_endpoint),
         "/v2": SlashHandler(),
         "/healthcheck": HealthHandler(healthcheck_file),

@@ -1,4 +1,4 @@
-"""API versions: the document that lists them, and paths that name one (contract §0, §1.1)."""
+"""API versions: the document that lists them, and paths that name one."""
 
 import re
 from typing import Any
@@ -8,7 +8,10 @@ SUPPORTED = ("2.15", "2.9", *(f"2.{minor}" for minor in range(7, -1, -1)))
 
 _VERSION_SEGMENT = re.compile(r"v[0-9]+(\.[0-9]+)?")
 _KNOWN = frozenset({"v2", f"v{CURRENT}", *(f"v{number}" for number in SUPPORTED)})
-_VERSION_TYPE = re.compile(r"application/vnd\.openstack\.images-(v[0-9]+(?:\.[0-9]+)?)")
+MEDIA_TYPE = "application/vnd.openstack.images-"
+"""How a media type begins that names a version."""
+
+_VERSION_TYPE = re.compile(re.escape(MEDIA_TYPE) + r"(v[0-9]+(?:\.[0-9]+)?)")
 
 
 def document(base: str) -> dict[str, object]:
@@ -27,16 +30,16 @@ def resolve(environ: dict[str, Any]) -> None:
     """Rewrite PATH_INFO to the one form that is routed: ``/v2/…``.
 
     Any version we have means the same controllers; one we have not is answered by the versions
-    document.  A path without a version may name it in ``Accept`` instead.
+    document.  A path without a version may name it in ``Accept`` instead; one with both leads
+    nowhere.
     """
+    accepted = _VERSION_TYPE.fullmatch(environ.get("HTTP_ACCEPT", ""))
     path = re.sub("/{2,}", "/", environ["PATH_INFO"])
     first, slash, rest = path[1:].partition("/")
-    if first in _KNOWN:
+    if accepted and path != "/":
+        path = f"/v2{path}" if accepted[1] in _KNOWN else "/"
+    elif first in _KNOWN:
         path = f"/v2{slash}{rest}"
     elif _VERSION_SEGMENT.fullmatch(first):
         path = "/"
-    elif path != "/":
-        accepted = _VERSION_TYPE.fullmatch(environ.get("HTTP_ACCEPT", ""))
-        if accepted:
-            path = f"/v2{path}" if accepted[1] in _KNOWN else "/"
     environ["PATH_INFO"] = path

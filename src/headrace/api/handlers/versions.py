@@ -18,6 +18,12 @@ class VersionsHandler:
         resp.data = msgspec.json.encode(versions.document(self._base or req.prefix))
 
 
+class RootHandler(VersionsHandler):
+    """The same whatever is asked: here end the paths of all versions that there are not."""
+
+    on_head = on_post = on_put = on_patch = on_delete = VersionsHandler.on_get
+
+
 class SlashHandler:
     """A redirect to the same path with a slash behind it."""
 
