@@ -3,11 +3,28 @@
 import struct
 import subprocess
 from pathlib import Path
+from typing import TypedDict
 
 from tests.needs import require_command
 
 SECTOR = 512
 VIRTUAL_SIZE = 4 << 20
+
+
+class Rules(TypedDict):
+    """What the inspection of a service can be told."""
+
+    require_match: bool
+    vmdk_allowed_types: list[str]
+    gpt_safety_nonfatal: list[str]
+
+
+RULES = Rules(
+    require_match=True,
+    vmdk_allowed_types=["streamOptimized", "monolithicSparse"],
+    gpt_safety_nonfatal=[],
+)
+"""As a service has them that was told nothing."""
 
 
 def qemu_image(path: Path, disk_format: str, *options: str, size: int = VIRTUAL_SIZE) -> Path:

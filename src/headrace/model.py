@@ -30,21 +30,6 @@ class Status(StrEnum):
     DELETED = "deleted"
 
 
-TRANSITIONS: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset(
-        {Status.SAVING, Status.UPLOADING, Status.IMPORTING, Status.ACTIVE, Status.DELETED}
-    ),
-    Status.SAVING: frozenset({Status.ACTIVE, Status.QUEUED, Status.KILLED, Status.DELETED}),
-    Status.UPLOADING: frozenset({Status.IMPORTING, Status.QUEUED, Status.DELETED}),
-    Status.IMPORTING: frozenset({Status.ACTIVE, Status.QUEUED, Status.DELETED}),
-    Status.ACTIVE: frozenset({Status.DEACTIVATED, Status.PENDING_DELETE, Status.DELETED}),
-    Status.DEACTIVATED: frozenset({Status.ACTIVE, Status.DELETED}),
-    Status.PENDING_DELETE: frozenset({Status.DELETED, Status.ACTIVE}),
-    Status.KILLED: frozenset({Status.DELETED}),
-    Status.DELETED: frozenset(),
-}
-
-
 class Visibility(StrEnum):
     PRIVATE = "private"
     PUBLIC = "public"

@@ -16,7 +16,7 @@ def detected(path: Path) -> str:
     try:
         size = path.stat().st_size
         disk_format = detect(fd, size)
-        inspect(fd, size, "bare", disk_format)
+        inspect(fd, size, "bare", disk_format, **images.RULES)
         assert os.lseek(fd, 0, os.SEEK_CUR) == 0
     finally:
         os.close(fd)

@@ -7,10 +7,9 @@ from headrace.model import Viewer
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The caller: the eyes that lookups are made with, and his user id (None: not known)."""
+    """The caller: the eyes that lookups are made with."""
 
     viewer: Viewer = field(default_factory=Viewer)
-    user_id: str | None = None
 
     @property
     def project_id(self) -> str | None:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-VMDK_ALLOWED_TYPES = ("streamOptimized", "monolithicSparse")
-
 # All signatures lie in the first 34 KiB; a VMDK descriptor that is text from the start of the file
 # is parsed from the first piece alone, up to 1 MiB, which is as far as qemu reads one.
 _HEAD = MIB
@@ -36,9 +34,9 @@ def inspect(
     container_format: str | None,
     disk_format: str | None,
     *,
-    require_match: bool = True,
-    vmdk_allowed_types: Collection[str] = VMDK_ALLOWED_TYPES,
-    gpt_safety_nonfatal: Collection[str] = (),
+    require_match: bool,
+    vmdk_allowed_types: Collection[str],
+    gpt_safety_nonfatal: Collection[str],
 ) -> int | None:
     """The virtual size in bytes of the image in the file ``fd`` (None: unknown).
 
