@@ -128,7 +128,7 @@ class FormatsNotSet(BadRequest):
 
 class UploadIncomplete(BadRequest):
     code = "upload.incomplete"
-    text = "the body ended before its end: {reason}"
+    text = "the body is not framed as announced: {reason}"
 
 
 class Unauthenticated(Error):
