@@ -13,16 +13,20 @@ GUARD = 60.0  # seconds; a hang guard
 
 
 def on_terminal(
-    words: Sequence[str], env: dict[str, str], answers: bytes = b"", under: Sequence[str] = ()
+    words: Sequence[str],
+    env: dict[str, str],
+    answers: bytes = b"",
+    under: Sequence[str] = (),
+    columns: int = 130,
 ) -> tuple[int, str]:
-    """Run the command on a terminal of 9 lines, 120 columns; its status and all it wrote."""
+    """Run the command on a terminal of 9 lines; its status and all it wrote."""
     main, side = pty.openpty()
     process = subprocess.Popen(
         [*under, COMMAND, *words],
         stdin=side,
         stdout=side,
         stderr=side,
-        env=environment(env) | {"TERM": "xterm", "LINES": "9", "COLUMNS": "120"},
+        env=environment(env) | {"TERM": "xterm", "LINES": "9", "COLUMNS": str(columns)},
         start_new_session=True,
     )
     os.close(side)

@@ -1,9 +1,15 @@
 """headrace add and upload: where data may come from, what is said about it, what is left behind."""
 
+import fcntl
 import hashlib
 import json
 import os
+import signal
+import socket
+import struct
 import subprocess
+import termios
+import time
 import uuid
 from pathlib import Path
 
@@ -75,6 +81,37 @@ def test_the_disk_format_is_detected(headrace: Headrace, tmp_path: Path, way: st
     assert '"disk_format": "raw"' in kept.out
 
 
+def test_the_format_is_detected_in_what_comes_in_pieces() -> None:
+    # Of a socket the first read may bring any part, here one without the signature.
+    ours, theirs = socket.socketpair()
+    data = bytes(32_769) + b"CD001" + bytes(4096)
+    with (
+        ours,
+        subprocess.Popen(
+            [COMMAND, "add", "--dry-run"],
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        ) as process,
+    ):
+        theirs.close()
+        ours.sendall(data[:100])
+        while _unread(ours):
+            assert process.poll() is None
+            time.sleep(0.01)
+        ours.sendall(data[100:])
+        ours.shutdown(socket.SHUT_WR)
+        out, err = process.communicate(timeout=60)
+    assert b'"disk_format": "iso"' in out, err
+
+
+def _unread(sock: socket.socket) -> int:
+    """How many bytes that were sent the other side has not read yet."""
+    (waiting,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return int(waiting)
+
+
 @pytest.mark.parametrize("stdin", ["null", "empty pipe", "empty file", "closed"])
 def test_no_data_makes_a_record_and_says_so(
     server: Serving, headrace: Headrace, tmp_path: Path, stdin: str
@@ -127,7 +164,7 @@ def test_an_idle_pipe_beside_path_is_no_input(server: Serving, image: Path) -> N
         (["path=/dev/zero"], 1, "it is no regular file"),
         (["path=x", "location=http://h/x"], 2, "which is it?"),
         (["location=http://h/x"], 1, "location= is not supported yet"),
-        (["location=nowhere"], 2, "needs a URI"),
+        (["path=/proc/cpuinfo"], 1, "a file without a size"),
         (["copy_from=http://h/x"], 1, "copy_from= is not supported yet"),
         (["name"], 2, "'name' is not of the form key=value"),
         (["size=1"], 2, "size is set by the service"),
@@ -194,7 +231,10 @@ def test_a_record_that_was_there_is_never_removed(headrace: Headrace, image: Pat
     assert shown(headrace, image_id)["status"] == "active"
 
 
-def test_an_interrupted_upload_leaves_nothing(headrace: Headrace, server: Serving) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_upload_leaves_nothing(
+    headrace: Headrace, server: Serving, number: signal.Signals
+) -> None:
     image_id = str(uuid.uuid4())
     reader, writer = os.pipe()
     os.write(writer, DATA[:50_000])
@@ -208,9 +248,9 @@ def test_an_interrupted_upload_leaves_nothing(headrace: Headrace, server: Servin
         )
         while headrace("show", image_id).status != 0:
             assert process.poll() is None
-        process.send_signal(2)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert b"Traceback" not in err
     assert b"removed again" in err
     assert out == b""
@@ -219,11 +259,15 @@ def test_an_interrupted_upload_leaves_nothing(headrace: Headrace, server: Servin
 
 def test_a_dry_run_sends_nothing(image: Path) -> None:
     with peer() as nobody:
-        done = run("add", "--dry-run", f"path={image}", "x=y", env={"HEADRACE_URL": nobody.url})
+        url = nobody.url.replace("http://", "http://me:passw0rd@") + "/image/v2.9"
+        done = run("add", "--dry-run", f"path={image}", "x=y", env={"HEADRACE_URL": url})
     assert done.status == 0
     assert nobody.connections == 0
-    for text in ('"x": "y"', f"PUT {nobody.url}/v2/images/ID/file", "300000 bytes, by sendfile"):
-        assert text in done.out
+    lines = done.out.splitlines()
+    assert lines[0] == f"POST {nobody.url}/image/v2/images"
+    assert '  "x": "y"' in lines
+    assert lines[-2:] == [f"PUT {nobody.url}/image/v2/images/ID/file", f"{len(DATA)} bytes"]
+    assert "passw0rd" not in done.out + done.err
 
 
 def test_json_is_the_record(headrace: Headrace, image: Path) -> None:

@@ -87,6 +87,26 @@ def test_a_name_of_several_images_is_nobody_s(headrace: Headrace, image: tuple[s
     assert other in done.err
 
 
+def test_of_many_images_of_one_name_ten_are_told(own: Serving) -> None:
+    env = {"HEADRACE_URL": own.url}
+    ids = [run("add", "name=many", env=env).image_id for _ in range(10)]
+    assert "more" not in run("show", "many", env=env).err
+    ids.append(run("add", "name=many", env=env).image_id)
+    done = run("show", "many", env=env)
+    assert sum(one in done.err for one in ids) == 10
+    assert "and more" in done.err
+    run("clear", "-f", env=env)
+
+
+def test_a_hidden_image_has_a_name_too(headrace: Headrace) -> None:
+    name = f"hidden-{uuid.uuid4()}"
+    hidden = headrace("add", f"name={name}", "os_hidden=true").image_id
+    assert f"Id: {hidden}" in headrace("show", name).out
+    assert headrace("update", name, "min_ram=1").status == 0
+    shown = headrace("add", f"name={name}").image_id
+    assert f"Id: {shown}" in headrace("show", name).out
+
+
 def test_update_changes_what_is_named_and_nothing_else(
     headrace: Headrace, image: tuple[str, str]
 ) -> None:
@@ -116,7 +136,10 @@ def test_update_says_what_it_cannot_do(words: list[str], reason: str) -> None:
     assert reason in done.err
 
 
-def test_delete_asks_or_is_told(headrace: Headrace, image: tuple[str, str]) -> None:
+def test_delete_asks_or_is_told(
+    headrace: Headrace, server: Serving, image: tuple[str, str]
+) -> None:
+    env = {"HEADRACE_URL": server.url}
     image_id, _ = image
     other = headrace("add", "name=other").image_id
     done = headrace("delete", image_id)
@@ -127,13 +150,19 @@ def test_delete_asks_or_is_told(headrace: Headrace, image: tuple[str, str]) -> N
     assert headrace("show", image_id).status == 0
 
     missing = str(uuid.uuid4())
+    run("update", other, "protected=true", env=env)
     done = headrace("delete", "-f", missing, image_id, other)
     assert done.status == 1
+    assert done.err.splitlines()[-1] == "headrace: 2 of 3 images were kept"
+    run("update", other, "protected=false", env=env)
+    done = headrace("delete", "-f", missing, other)
+    assert done.status == 1
+    assert done.err.splitlines()[-1] == "headrace: 1 of 2 images was kept"
     assert f"image {missing} not found" in done.err
     for gone in (image_id, other):
         shown = headrace("show", gone)
         assert (shown.status, shown.out) == (1, "")
-        assert shown.err == f"headrace: image {gone} not found\n"
+        assert shown.err == f"headrace: image {gone} not found [image.not_found]\n"
 
 
 def test_a_protected_image_is_kept_and_the_rest_goes(own: Serving) -> None:
@@ -174,6 +203,123 @@ def test_download_writes_files_and_standard_output(
         assert piped.stderr == b""
 
 
+def test_a_dash_is_standard_output_and_a_slash_a_directory(
+    server: Serving, headrace: Headrace, image: tuple[str, str], tmp_path: Path
+) -> None:
+    image_id, _ = image
+    done = subprocess.run(
+        [COMMAND, "download", image_id, "--file", "-"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd=tmp_path,
+        env=environment({"HEADRACE_URL": server.url}),
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == DATA
+    assert headrace("download", image_id, "--file", f"{tmp_path}/new/").status == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_cut_leaves_is_named(tmp_path: Path) -> None:
+    image_id = str(uuid.uuid4())
+    record = {"id": image_id, "size": 10, "os_hash_algo": "sha256", "os_hash_value": "ab"}
+
+    def serve(wire: Wire) -> None:
+        wire.head()
+        wire.answer_json(record)
+        wire.head()
+        wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+
+    def deny(wire: Wire) -> None:
+        wire.head()
+        wire.answer("503 Service Unavailable")
+
+    with peer(serve, deny) as found:
+        done = run("download", image_id, "--file", tmp_path / "out", "-U", found.url)
+    (part,) = tmp_path.iterdir()
+    assert done.status == 1
+    assert f"5 bytes are kept in {part};" in done.err
+
+
+@pytest.mark.parametrize("words", [["index"], ["--help"], ["index", "--json"], ["version"]])
+def test_output_that_cannot_be_written_is_one_line(own: Serving, words: list[str]) -> None:
+    env = {"HEADRACE_URL": own.url}
+    run("add", "name=one", env=env)
+    done = run(*words, env=env, under=["sh", "-c", 'exec "$0" "$@" >/dev/full'])
+    assert (done.status, done.err) == (1, "headrace: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_like_one_that_goes_nowhere(
+    own: Serving, tmp_path: Path, closed: str
+) -> None:
+    env = {"HEADRACE_URL": own.url}
+    (tmp_path / "in").write_bytes(b"text")
+    under = ["sh", "-c", f'exec "$0" "$@" {closed}']
+    image_id = run("add", f"path={tmp_path / 'in'}", env=env).image_id
+    for words in (
+        ["add", f"path={tmp_path / 'in'}"],
+        ["index"],
+        ["download", image_id, "--file", tmp_path / "out"],
+        ["download", image_id],
+    ):
+        done = run(*words, env=env, under=under)
+        assert (done.status, done.err) == (0, "")
+    assert (tmp_path / "out").read_bytes() == b"text"
+    assert run("show", str(uuid.uuid4()), env=env, under=under).status == 1
+    run("clear", "-f", env=env)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--timeout", "nan"],
+        ["--timeout", "1e400"],
+        ["--timeout", "1e9"],
+        ["-U", "http://h/é"],
+        ["-H", "a b"],
+        ["-H", "a/b"],
+        ["-H", "a@b"],
+    ],
+)
+def test_an_option_without_sense_is_a_wrong_call(options: list[str]) -> None:
+    done = run("index", *options)
+    assert done.status == 2
+    assert "Traceback" not in done.err
+
+
+def test_a_server_cannot_steer_the_terminal() -> None:
+    def serve(wire: Wire) -> None:
+        wire.head()
+        wire.answer_json({"id": "\x1b[1m", "name": "\x9b2J"}, "200 \x1b]0;owned\x07")
+
+    def refuse(wire: Wire) -> None:
+        wire.head()
+        wire.answer_json({"images": [{"id": "x\x1b[1m", "name": "a"}]})
+        wire.head()
+        wire.answer_json({"message": "no\x1b[2J"}, "403 Forbidden")
+
+    image_id = str(uuid.uuid4())
+
+    def change(wire: Wire) -> None:
+        serve(wire)
+        serve(wire)
+
+    with peer(serve, serve, change, refuse) as found:
+        env = {"HEADRACE_URL": found.url}
+        outcomes = [
+            run("-d", "show", image_id, env=env),
+            run("show", "--json", image_id, env=env),
+            run("update", "-v", image_id, "a=b", env=env),
+            run("delete", "-f", "a", env=env),
+        ]
+    text = "".join(done.out + done.err for done in outcomes)
+    assert r"\x1b]0;owned" in text
+    assert r"no\x1b[2J" in text
+    assert not {character for character in text if not character.isprintable()} - {"\n"}
+
+
 def test_nothing_is_written_to_a_terminal(headrace: Headrace, image: tuple[str, str]) -> None:
     image_id, _ = image
     status, text = on_terminal(["download", image_id], {})
@@ -191,6 +337,12 @@ def test_on_a_terminal_the_list_stops_after_a_page(own: Serving) -> None:
     assert "n" * 29 + "…" in text
     status, text = on_terminal(["index"], env, b"n\n")
     assert sum(one in text for one in ids) == 5
+    status, text = on_terminal(["index"], env, b"\x04")
+    assert status == 0
+    assert sum(one in text for one in ids) == 5
+    # Each row takes two lines of 80 columns, of which there are five.
+    status, text = on_terminal(["index"], env, b"\nn\n", columns=80)
+    assert sum(one in text for one in ids) == 4
     status, text = on_terminal(["delete", ids[0]], env, b"y\n")
     assert status == 0
     assert "Deleted" in text
@@ -284,49 +436,17 @@ def test_every_command_has_help(name: str) -> None:
 
 def test_module_and_version() -> None:
     assert run("version").out.startswith("headrace ")
+    assert run("--version").out == run("version").out
 
 
-def complete(line: str, server: Serving) -> list[str]:
-    words = line.split()
-    env = {
-        "HEADRACE_URL": server.url,
-        "_HEADRACE_COMPLETE": "bash_complete",
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(len(words) - (0 if line.endswith(" ") else 1)),
-    }
-    return [item.partition(",")[2] for item in run(env=env).out.splitlines() if item]
-
-
-def test_completion_offers_commands_keys_values_and_images(
-    server: Serving, image: tuple[str, str], tmp_path: Path
-) -> None:
-    image_id, name = image
-    (tmp_path / "a file").touch()
-    assert complete("headrace ind", server) == ["index"]
-    assert "container_format=" in complete("headrace add ", server)
-    assert complete("headrace add disk_format=qc", server) == ["disk_format=qcow2"]
-    assert complete("headrace add disk_format = qc", server) == ["qcow2"]  # as bash breaks it
-    assert complete("headrace index status=act", server) == ["status=active"]
-    assert complete(f"headrace add path={tmp_path}/a", server) == [f"path={tmp_path}/a file"]
-    assert complete(f"headrace show {image_id[:30]}", server) == [image_id]
-    assert complete(f"headrace show {name}", server) == [name]
-    assert image_id in complete("headrace delete ", server)
-    with peer() as gone:
-        pass
-    assert complete(f"headrace -U {gone.url} show ", server) == []
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(shell: str) -> None:
-    script = run("completion", shell)
-    assert "_HEADRACE_COMPLETE" in script.out
-    assert run("completion", env={"SHELL": f"/bin/{shell}"}).out == script.out
-
-
-def test_where_to_listen_is_not_where_to_ask(tmp_path: Path) -> None:
-    done = run("-p", "1", "serve", "--port", "0", "--state-dir", tmp_path / "state")
+@pytest.mark.parametrize("options", [["-p", "1"], ["-v"], ["--json"], ["-A", "t"], ["-k"]])
+def test_what_is_said_to_a_client_is_not_for_serve(tmp_path: Path, options: list[str]) -> None:
+    # The address is refused as well, so that nothing is served whatever becomes of the options.
+    words = ["serve", "--port", "0", "--state-dir", tmp_path / "state", "--host", "0.0.0.0"]
+    done = run(*options, *words)
     assert done.status == 2
     assert "after its name" in done.err
+    assert run("serve", "--drain-timeout", "nan").status == 2
 
 
 def test_serving_everybody_must_be_meant(tmp_path: Path) -> None:

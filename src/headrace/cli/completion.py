@@ -1,20 +1,31 @@
 """What the shell offers after TAB: images of the service, keys and values of words."""
 
 import os
+import re
+import shlex
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
 
 from headrace.cli.session import Session
+from headrace.cli.text import printable
 from headrace.cli.words import VISIBILITIES
 from headrace.errors import Error
+from headrace.model import is_image_id
 
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_HEADRACE_COMPLETE"
 OFFERED = 100  # images; more than that nobody reads
+PATIENCE_S = 2.0  # for a service that does not answer: the shell waits meanwhile
 
 BOOLEANS = ("true", "false")
 DISK_FORMATS = (
@@ -32,6 +43,50 @@ ATTRIBUTES = ("name", "min_disk", "min_ram", "owner", "tags", "tag", *VALUES)
 STATUSES = ("queued", "saving", "uploading", "importing", "active", "deactivated")
 FILTER_VALUES = VALUES | {"status": STATUSES, "visibility": (*VISIBILITIES, "all")}
 FILTERS = ("name", "status", "tag", "size_min", "size_max", "min_ram", "min_disk", *VALUES)
+
+
+class Bash(BashComplete):
+    """bash, which breaks words at "=" and ":" and inserts what it is given as it stands.
+
+    It is given the line up to the cursor, so that words are those of the shell, and is answered
+    with the part of the word that it replaces, quoted.
+    """
+
+    source_template = """\
+%(complete_func)s() {
+    local IFS=$'\\n' answer type value
+    answer=$(env COMP_LINE="${COMP_LINE:0:$COMP_POINT}" COMP_BREAKS="$COMP_WORDBREAKS" \\
+        %(complete_var)s=bash_complete "$1")
+    while IFS=',' read -r type value; do
+        case $type in
+            dir) COMPREPLY=(); compopt -o dirnames ;;
+            file) COMPREPLY=(); compopt -o default ;;
+            plain) COMPREPLY+=("$value") ;;
+        esac
+    done <<< "$answer"
+    if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=/] ]]; then
+        compopt -o nospace
+    fi
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+    _replaced = 0  # where in the word begins what bash replaces
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        # The letter keeps the last word in being when nothing of it is typed yet.
+        *words, last = split_arg_string(os.environ["COMP_LINE"] + "x")
+        word = last[:-1]
+        breaks = os.environ.get("COMP_BREAKS", "")
+        self._replaced = max((word.rfind(mark) + 1 for mark in "=:" if mark in breaks), default=0)
+        return words[1:], word
+
+    def format_completion(self, item: CompletionItem) -> str:
+        value = str(item.value)[self._replaced :]
+        return f"{item.type},{_escaped(value)}"
+
+
+add_completion_class(Bash)
 
 
 @click.command()
@@ -56,48 +111,49 @@ def command(context: click.Context, shell: str | None) -> None:
 def images(
     context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Ids and names that begin with ``incomplete``, for a word that means an image."""
+    """Ids and names that begin with ``incomplete``, for a word that means an image.
+
+    Whoever may make an image chooses its name, so those that could mean something to a shell are
+    not offered; every image has its id.
+    """
     session = context.ensure_object(Session)
+    session.timeout = min(session.timeout, PATIENCE_S)
     try:
         found = list(islice(session.images().list(page_size=OFFERED), OFFERED))
     except Error:
         return []  # a shell's line is no place for an error
-    offered = [
-        CompletionItem(str(image["id"]), help=str(image.get("name") or "")) for image in found
+    ids = [
+        CompletionItem(image_id, help=printable(str(image.get("name") or "")))
+        for image in found
+        if is_image_id(image_id := str(image["id"]))
     ]
-    offered += [CompletionItem(str(image["name"])) for image in found if image.get("name")]
-    return [item for item in offered if incomplete and item.value.startswith(incomplete)] or (
-        [] if incomplete else offered[: len(found)]
-    )
+    if not incomplete:
+        return ids
+    names = (str(image.get("name") or "") for image in found)
+    return [item for item in ids if item.value.startswith(incomplete)] + [
+        CompletionItem(name)
+        for name in names
+        if name.startswith(incomplete) and shlex.quote(name) == name
+    ]
 
 
 def description(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Keys and values of what describes an image."""
-    return _words(context, parameter, incomplete, ("path", *ATTRIBUTES), VALUES)
+    return _words(incomplete, ("path", *ATTRIBUTES), VALUES)
 
 
 def filters(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Keys and values of what selects images."""
-    return _words(context, parameter, incomplete, FILTERS, FILTER_VALUES)
+    return _words(incomplete, FILTERS, FILTER_VALUES)
 
 
 def _words(
-    context: click.Context,
-    parameter: click.Parameter,
-    incomplete: str,
-    keys: Iterable[str],
-    values: dict[str, tuple[str, ...]],
+    incomplete: str, keys: Iterable[str], values: dict[str, tuple[str, ...]]
 ) -> list[CompletionItem]:
-    before = list(context.params.get(parameter.name or "") or ())
-    # bash breaks words at "=": "disk_format=q" arrives as three, and only the last is replaced.
-    if incomplete == "=" and before:
-        return [CompletionItem(value) for value in _values(before[-1], "", values)]
-    if len(before) >= 2 and before[-1] == "=":
-        return [CompletionItem(value) for value in _values(before[-2], incomplete, values)]
     key, equals, start = incomplete.partition("=")
     if equals:
         return [CompletionItem(f"{key}={value}") for value in _values(key, start, values)]
@@ -119,7 +175,14 @@ def _paths(start: str) -> list[str]:
             return sorted(
                 f"{shown}{entry.name}{'/' if entry.is_dir() else ''}"
                 for entry in entries
-                if entry.name.startswith(name) and (name or not entry.name.startswith("."))
+                if entry.name.startswith(name)
+                and (name or not entry.name.startswith("."))
+                and entry.name.isprintable()
             )
     except OSError:
         return []
+
+
+def _escaped(text: str) -> str:
+    """``text`` as a word, or the end of one, on bash's command line."""
+    return re.sub(r"([^\w@%+=:,./-])", r"\\\1", text, flags=re.ASCII)

@@ -1,8 +1,6 @@
 """The commands that move an image's data: add, upload, download."""
 
 import contextlib
-import json
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,12 +15,11 @@ from headrace.cli.session import ServiceCommand, Session
 from headrace.cli.words import Description, describe
 from headrace.client import Images
 from headrace.client.download import Downloaded, kept
-from headrace.client.upload import Body, Kind
+from headrace.client.upload import Body
 from headrace.errors import Error, NotYetSupported, UsageError
 from headrace.transfer.engine import Moved
 
 STDOUT = 1
-WAYS = {Kind.FILE: "sendfile", Kind.PIPE: "splice", Kind.OTHER: "copying"}
 
 no_progress = click.option(
     "--no-progress", "--silent", "no_progress", is_flag=True, help="Draw no progress bar."
@@ -31,7 +28,7 @@ dry_run = click.option("--dry-run", is_flag=True, help="Write what would be sent
 
 
 @click.command(cls=ServiceCommand)
-@click.argument("words", metavar="KEY=VALUE...", nargs=-1, shell_complete=completion.description)
+@click.argument("words", metavar="[KEY=VALUE...]", nargs=-1, shell_complete=completion.description)
 @click.option("--keep", is_flag=True, help="Keep the record when the upload of its data fails.")
 @dry_run
 @no_progress
@@ -72,12 +69,14 @@ def add(
 
 
 @click.command(cls=ServiceCommand)
-@click.argument("image_id", metavar="ID", shell_complete=completion.images)
+@click.argument("image_id", metavar="IMAGE", shell_complete=completion.images)
 @click.argument("words", metavar="[path=FILE]", nargs=-1, shell_complete=completion.description)
 @no_progress
 @click.pass_obj
 def upload(session: Session, image_id: str, words: Sequence[str], *, no_progress: bool) -> None:
     """Send the data of an image that has none yet.
+
+    IMAGE is its id, or its name if no other image has it.
 
     The data is path=FILE, or standard input.  A disk_format or container_format that the record
     lacks is set first, as `headrace add` would.
@@ -109,8 +108,10 @@ def upload(session: Session, image_id: str, words: Sequence[str], *, no_progress
 
 
 @click.command(cls=ServiceCommand)
-@click.argument("image_id", metavar="ID", shell_complete=completion.images)
-@click.option("--file", type=click.Path(), metavar="FILE", help="Where to; else standard output.")
+@click.argument("image_id", metavar="IMAGE", shell_complete=completion.images)
+@click.option(
+    "--file", type=click.Path(), metavar="FILE", help="Where to; - is standard output [-]."
+)
 @click.option("--no-resume", is_flag=True, help="Start over even if a part is there already.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the data with the image's hash.")
 @no_progress
@@ -126,12 +127,18 @@ def download(
 ) -> None:
     """Fetch an image's data.
 
+    IMAGE is its id, or its name if no other image has it.
+
     FILE appears, or is replaced, only when the data is whole and its hash is right.  What has come
     before a cut is kept beside it, and the same command goes on from there.
 
     On standard output the bytes are written as they come, and a wrong hash is an error afterwards.
     Into a pipe they are copied, to be hashed on their way; with --no-verify they are spliced.
     """
+    if file == "-":
+        file = None
+    if file is not None and file.endswith("/"):
+        raise UsageError(reason=f"--file {file} names a directory")
     if file is None and sys.stdout.isatty():
         raise UsageError(reason="images are not written to a terminal: use --file or redirect")
     images = session.images()
@@ -165,12 +172,9 @@ def _described(words: Sequence[str]) -> Description:
     description = describe(words)
     for text in description.notes:
         output.note(text)
-    location = description.location
-    if location is not None:
+    if description.location is not None:
         if description.path is not None:
             raise UsageError(reason="path= and location= are given: which is it?")
-        if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", location):
-            raise UsageError(reason="location= needs a URI such as http://host/image")
         source.refuse_standard_input("location=")
         raise NotYetSupported(feature="location=")
     return description
@@ -191,13 +195,12 @@ def _completed(
 
 
 def _show_plan(session: Session, properties: dict[str, object], body: Body | None) -> None:
-    url = session.endpoint().removesuffix("/").removesuffix("/v2")
-    output.write(f"POST {url}/v2/images")
-    output.write(json.dumps(properties, indent=2, ensure_ascii=False))
+    url = session.images().connection.url
+    output.write(f"POST {url('/v2/images')}")
+    output.write_json(properties)
     if body is not None:
-        size = "as many bytes as come" if body.size is None else f"{body.size} bytes"
-        output.write(f"PUT {url}/v2/images/ID/file")
-        output.write(f"{size}, by {WAYS[body.kind]}")
+        output.write(f"PUT {url('/v2/images/ID/file')}")
+        output.write("as many bytes as come" if body.size is None else f"{body.size} bytes")
 
 
 def _upload(images: Images, image_id: str, body: Body, *, bar: bool) -> Moved:
@@ -218,7 +221,9 @@ def _removed_on_failure(images: Images, image_id: str, *, keep: bool) -> Iterato
             images.delete(image_id)
             output.note(f"the record {image_id} was removed again")
         except Error as error:
-            output.note(f"the record {image_id} was made and could not be removed: {error}")
+            output.note(
+                f"the record {image_id} was made and could not be removed: {output.told(error)}"
+            )
         raise
 
 
@@ -227,25 +232,25 @@ def _kept_noted(image: dict[str, object], file: str | None) -> Iterator[None]:
     try:
         yield
     except (Error, KeyboardInterrupt):
-        size = 0 if file is None else kept(image, Path(file))
-        if size:
-            output.note(f"{size} bytes are kept; the same command goes on from there")
+        part = None if file is None else kept(image, Path(file))
+        if part is not None:
+            path, size = part
+            output.note(f"{size} bytes are kept in {path}; the same command goes on from there")
         raise
 
 
 def _report_added(
     session: Session, images: Images, image: dict[str, object], moved: Moved | None, took: float
 ) -> None:
-    image_id = str(image["id"])
     if moved is None:
         output.note("no data was given: the record waits for `headrace upload`")
+    image_id = str(image["id"])
     if session.as_json:
         output.write_json(images.show(image_id))
     else:
-        output.write(f"Added new image with ID: {image_id}")
+        output.write(f"Added new image with ID: {output.shown(image_id)}")
         if session.verbose:
-            url = images.connection.url(f"/v2/images/{image_id}")
-            output.write(output.block(images.show(image_id), url))
+            output.write(output.block(images.show(image_id), images.url(image_id)))
     if session.verbose and moved is not None:
         output.note(_sent(moved, took))
 

@@ -1,7 +1,8 @@
 """The commands about records: index, details, show, update, delete, clear."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import click
 
@@ -55,11 +56,14 @@ def index(
     \b
       headrace index status=active size_min=1000000 os_distro=debian
 
-    KEY=VALUE selects by name, status, disk_format, container_format, size_min, size_max, min_ram,
-    min_disk, visibility, tag; by any other key as a property.  On a terminal the list stops after
-    each page unless --limit is given.
+    KEY=VALUE selects by the attributes id, name, status, owner, visibility, protected, disk_format,
+    container_format, size, size_min, size_max, min_ram, min_disk, checksum, os_hash_value,
+    created_at, updated_at and tag (which may be repeated), and by any other key as a property.
+    Hidden images are listed by os_hidden=true only.
+
+    On a terminal the list stops after each page unless --limit is given.
     """
-    found = _selected(session, words, limit, marker, sort)
+    found = _selected(session.images(), session, words, limit, marker, sort)
     if session.as_json:
         output.write_json(list(found))
         return
@@ -69,7 +73,7 @@ def index(
     if first is None:
         return
     output.write(output.table_head())
-    output.pages(_chain(first, rows), _rows_per_page(limit, lines=1))
+    output.pages(chain([first], rows), asking=limit is None and output.on_terminal())
 
 
 @click.command(cls=ServiceCommand)
@@ -87,29 +91,34 @@ def details(
 
     KEY=VALUE selects them as in index.
     """
-    found = _selected(session, words, limit, marker, sort)
+    images = session.images()
+    found = _selected(images, session, words, limit, marker, sort)
     if session.as_json:
         output.write_json(list(found))
         return
-    blocks = (f"{output.SEPARATOR}\n{output.block(image, _uri(session, image))}" for image in found)
-    output.pages(blocks, _rows_per_page(limit, lines=len(output.LABELS) + 2))
+    blocks = (f"{output.SEPARATOR}\n{_block(images, image)}" for image in found)
+    output.pages(blocks, asking=limit is None and output.on_terminal())
 
 
 @click.command(cls=ServiceCommand)
-@click.argument("image_id", metavar="ID", shell_complete=completion.images)
+@click.argument("image_id", metavar="IMAGE", shell_complete=completion.images)
 @click.pass_obj
 def show(session: Session, image_id: str) -> None:
-    """Show all that is known of one image."""
-    image = chosen(session.images(), image_id)
+    """Show all that is known of one image.
+
+    IMAGE is its id, or its name if no other image has it.
+    """
+    images = session.images()
+    image = chosen(images, image_id)
     if session.as_json:
         output.write_json(image)
     else:
-        output.write(output.block(image, _uri(session, image)))
+        output.write(_block(images, image))
 
 
 @click.command(cls=ServiceCommand)
-@click.argument("image_id", metavar="ID", shell_complete=completion.images)
-@click.argument("words", metavar="KEY=VALUE...", nargs=-1, shell_complete=completion.description)
+@click.argument("image_id", metavar="IMAGE", shell_complete=completion.images)
+@click.argument("words", metavar="[KEY=VALUE...]", nargs=-1, shell_complete=completion.description)
 @click.option("--remove", metavar="KEY", multiple=True, help="Remove a property; repeatable.")
 @dry_run
 @click.pass_obj
@@ -122,6 +131,8 @@ def update(
     dry_run: bool,
 ) -> None:
     """Change what is said about an image.
+
+    IMAGE is its id, or its name if no other image has it.
 
     What is not named stays as it is.  KEY= sets a property to nothing, --remove takes it away.
     """
@@ -146,14 +157,14 @@ def update(
     if session.as_json:
         output.write_json(image)
         return
-    output.write(f"Updated image {image['id']}")
+    output.write(f"Updated image {output.shown(image['id'])}")
     if session.verbose:
-        output.write(output.block(image, _uri(session, image)))
+        output.write(_block(images, image))
 
 
 @click.command(cls=ServiceCommand)
 @click.argument(
-    "image_ids", metavar="ID...", nargs=-1, required=True, shell_complete=completion.images
+    "image_ids", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images
 )
 @forced
 @dry_run
@@ -161,10 +172,21 @@ def update(
 def delete(session: Session, image_ids: Sequence[str], *, force: bool, dry_run: bool) -> None:
     """Delete images, after asking about each.
 
+    IMAGE is an id, or a name that one image alone has.
+
     Where nobody can be asked, nothing is deleted without --force.
     """
     images = session.images()
-    _delete_all(images, _known(images, image_ids), force=force, dry_run=dry_run, each=True)
+    kept = 0
+    for word in image_ids:
+        try:
+            image = chosen(images, word)
+        except (ImageNotFound, UsageError) as error:
+            output.note(output.told(error))
+            kept += 1
+            continue
+        kept += not _deleted(images, image, asking=not force, dry_run=dry_run)
+    _report_kept(kept, len(image_ids))
 
 
 @click.command(cls=ServiceCommand)
@@ -180,10 +202,12 @@ def clear(session: Session, *, force: bool, dry_run: bool) -> None:
         return
     if not (force or dry_run) and not _agreed(f"Delete all {len(found)} images?"):
         raise ClientError(reason="nothing was deleted")
-    _delete_all(images, found, force=True, dry_run=dry_run, each=False)
+    kept = sum(not _deleted(images, image, asking=False, dry_run=dry_run) for image in found)
+    _report_kept(kept, len(found))
 
 
 def _selected(
+    images: Images,
     session: Session,
     words: Sequence[str],
     limit: int | None,
@@ -191,68 +215,35 @@ def _selected(
     sort: str | None,
 ) -> Iterator[dict[str, object]]:
     # A reader who stops after the first page must not have waited for all.
-    size = output.rows_per_screen() if output.on_terminal() and not session.as_json else PAGE
-    return session.images().list(
-        filters(words), limit=limit, sort=sort, marker=marker, page_size=size
-    )
+    size = output.lines_per_screen() if output.on_terminal() and not session.as_json else PAGE
+    return images.list(filters(words), limit=limit, sort=sort, marker=marker, page_size=size)
 
 
-def _rows_per_page(limit: int | None, lines: int) -> int | None:
-    """How many entries of so many lines to show before asking; None: do not ask."""
-    if limit is not None or not output.on_terminal():
-        return None
-    return max(output.rows_per_screen() // lines, 1)
+def _block(images: Images, image: dict[str, object]) -> str:
+    return output.block(image, images.url(str(image["id"])))
 
 
-def _chain(first: str, rest: Iterable[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+def _deleted(images: Images, image: dict[str, object], *, asking: bool, dry_run: bool) -> bool:
+    """Delete one image, and say so; or why it was not, and that is no reason to stop."""
+    name = f"{output.shown(image['id'])} {output.shown(image.get('name'))}".rstrip()
+    if dry_run:
+        output.write(f"Would delete image {name}")
+        return True
+    if asking and not _agreed(f"Delete image {name}?"):
+        output.note(f"image {name} was not deleted")
+        return False
+    try:
+        images.delete(str(image["id"]))
+    except Error as error:
+        output.note(f"image {name} was not deleted: {output.told(error)}")
+        return False
+    output.write(f"Deleted image {name}")
+    return True
 
 
-def _uri(session: Session, image: dict[str, object]) -> str:
-    return session.images().connection.url(f"/v2/images/{image['id']}")
-
-
-def _known(images: Images, words: Iterable[str]) -> Iterator[dict[str, object]]:
-    """The records of the images meant; says which are not there, and goes on."""
-    missing = 0
-    for word in words:
-        try:
-            yield chosen(images, word)
-        except (ImageNotFound, UsageError) as error:
-            output.note(str(error))
-            missing += 1
-    if missing:
-        raise ClientError(reason=f"{missing} of the images named were not deleted")
-
-
-def _delete_all(
-    images: Images,
-    found: Iterable[dict[str, object]],
-    *,
-    force: bool,
-    dry_run: bool,
-    each: bool,
-) -> None:
-    """Delete each image, going on after one that cannot be; ClientError at the end, then."""
-    failed = 0
-    for image in found:
-        name = f"{image['id']} {output.shown(image.get('name'))}".rstrip()
-        if dry_run:
-            output.write(f"Would delete image {name}")
-            continue
-        if each and not force and not _agreed(f"Delete image {name}?"):
-            output.note(f"image {name} was not deleted")
-            failed += 1
-            continue
-        try:
-            images.delete(str(image["id"]))
-            output.write(f"Deleted image {name}")
-        except Error as error:
-            output.note(f"image {name} was not deleted: {error}")
-            failed += 1
-    if failed:
-        raise ClientError(reason=f"{failed} {'image was' if failed == 1 else 'images were'} kept")
+def _report_kept(kept: int, of: int) -> None:
+    if kept:
+        raise ClientError(reason=f"{kept} of {of} images {'was' if kept == 1 else 'were'} kept")
 
 
 def _agreed(question: str) -> bool:

@@ -1,6 +1,8 @@
 """The command ``headrace``: its commands, loaded when they are used, and its one exit."""
 
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -8,14 +10,17 @@ from typing import cast
 
 import click
 
-from headrace.cli.session import session_options
-from headrace.cli.text import printable
-from headrace.errors import Error, UsageError
+from headrace import __version__
+from headrace.cli import output
+from headrace.cli.session import Terminated, session_options
+from headrace.errors import ClientError, Error, UsageError
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports a command that was interrupted
-EXIT_PIPE = 141  # 128 + SIGPIPE
+EXIT_SIGNAL = 128  # plus the signal's number, as a shell reports a command that it ended
+EXIT_PIPE = EXIT_SIGNAL + signal.SIGPIPE
+
+COMPLETING = "_HEADRACE_COMPLETE"  # set by the shell's completion; click's own rule
 
 # name: (module, attribute, summary).  The summary stands here too, so that --help loads no command;
 # a test holds it against the command's own.
@@ -65,12 +70,29 @@ class Commands(click.Group):
             formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
 
 
+def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"headrace {__version__}")
+        context.exit()
+
+
+version_option = click.Option(
+    ["--version"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Write the version.",
+)
+
+
 @click.command(
     cls=Commands,
-    params=session_options(),
+    params=[*session_options(), version_option],
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="These options may also stand after the command.  `headrace COMMAND --help` says more. "
-    "Exit status: 0 done, 1 failed, 2 wrongly called, 130 interrupted.",
+    "Exit status: 0 done, 1 failed, 2 wrongly called, 128 and the signal's number if ended by one "
+    "(130 for Ctrl-C).",
 )
 def cli() -> None:
     """Store, list and serve disk images; their bytes move by sendfile and splice."""
@@ -78,6 +100,8 @@ def cli() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; its exit status.  Every error ends here, in one line on stderr."""
+    if COMPLETING in os.environ:
+        import_module("headrace.cli.completion")  # which teaches click our way with bash
     try:
         result = cli.main(args=arguments, prog_name="headrace", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -88,17 +112,43 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_USAGE)
     except Error as error:
         return _fail(error, EXIT_ERROR)
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click raises Abort in place of what interrupted it.
+        cause = error.__context__ if isinstance(error, click.Abort) else error
+        number = cause.number if isinstance(cause, Terminated) else signal.SIGINT
+        return EXIT_SIGNAL + number
+    except OSError as error:
+        # What a transfer meets has become an error of ours; this is the output, on a full disk.
+        _forget_output()
+        return _fail(ClientError(reason=_met(error)), EXIT_ERROR)
 
 
 def main() -> None:
+    _open_standard_streams()
     sys.exit(run())
 
 
 def _fail(error: Error, status: int) -> int:
-    click.echo(f"headrace: {printable(' '.join(str(error).split()))}", err=True)
+    output.note(output.told(error))
     return status
+
+
+def _met(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null where a standard stream is closed, or the next file opened would take it."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        with contextlib.suppress(OSError):
+            os.fstat(fd)
+            continue
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != fd:
+            os.dup2(null, fd)
+            os.close(null)
+        setattr(sys, name, os.fdopen(fd, "w" if fd else "r", encoding="utf-8"))
 
 
 def _forget_output() -> None:

@@ -1,6 +1,8 @@
 """What the commands write: tables, blocks, JSON, figures."""
 
+import contextlib
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
@@ -8,8 +10,9 @@ from collections.abc import Iterable, Mapping
 import click
 
 from headrace.cli.text import printable
+from headrace.errors import ClientError, Error
 
-# Title, width and whether the text stands at the right, as the 2012 command had them.
+# Title, width and whether the text stands at the right; scripts may cut lines at these columns.
 COLUMNS = (
     ("ID", 36, False),
     ("Name", 30, False),
@@ -72,7 +75,7 @@ def table_row(image: Mapping[str, object], *, cut: bool) -> str:
 
 def block(image: Mapping[str, object], uri: str) -> str:
     """All that is known of one image, a line each."""
-    lines = [f"URI: {uri}"]
+    lines = [f"URI: {printable(uri)}"]
     lines += [f"{label}: {shown(image.get(key))}" for key, label in LABELS.items()]
     lines += [
         f"Property '{printable(key)}': {shown(image[key])}"
@@ -86,12 +89,21 @@ def write(text: str) -> None:
 
 
 def write_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=not _speaks_utf8()))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    if not (_speaks_utf8() and text.replace("\n", "").isprintable()):
+        text = json.dumps(value, indent=2)
+    click.echo(text)
 
 
 def note(text: str) -> None:
-    """Tell the user something that is not the command's result."""
-    click.echo(f"headrace: {text}", err=True)
+    """Tell the user, in one line, something that is not the command's result."""
+    with contextlib.suppress(OSError):  # what cannot be told must not undo what is done
+        click.echo(f"headrace: {printable(' '.join(text.split()))}", err=True)
+
+
+def told(error: Error) -> str:
+    """An error's text, and its code unless it is this command's own."""
+    return str(error) if isinstance(error, ClientError) else f"{error} [{error.code}]"
 
 
 def figures(verb: str, size: int, seconds: float, calls: int, how: str) -> str:
@@ -105,19 +117,37 @@ def on_terminal() -> bool:
     return sys.stdout.isatty() and sys.stdin is not None and sys.stdin.isatty()
 
 
-def rows_per_screen() -> int:
-    """How many rows fit on the terminal below a table's head and above a question."""
+def lines_per_screen() -> int:
+    """How many lines fit on the terminal below a table's head and above a question."""
     return max(shutil.get_terminal_size().lines - 4, 5)
 
 
-def pages(rows: Iterable[str], rows_per_page: int | None) -> None:
-    """Write ``rows`` as they come; after each full page ask whether to go on."""
-    for number, row in enumerate(rows):
-        if rows_per_page and number and number % rows_per_page == 0:
-            click.echo("-- next page? [Y/n] ", err=True, nl=False)
-            if sys.stdin.readline().strip().lower() not in {"", "y", "yes"}:
+def pages(rows: Iterable[str], *, asking: bool) -> None:
+    """Write ``rows`` as they come; with ``asking``, before each that the screen cannot hold."""
+    screen = lines_per_screen()
+    used = 0
+    for row in rows:
+        height = _height(row)
+        if asking and used and used + height > screen:
+            if not _goes_on():
                 return
+            used = 0
+        used += height
         write(row)
+
+
+def _goes_on() -> bool:
+    click.echo("-- next page? [Y/n] ", err=True, nl=False)
+    answer = sys.stdin.readline()
+    if not answer:  # Ctrl-D, which leaves the cursor where it is
+        click.echo(err=True)
+    return bool(answer) and answer.strip().lower() in {"", "y", "yes"}
+
+
+def _height(row: str) -> int:
+    """How many lines of the terminal ``row`` takes."""
+    columns = shutil.get_terminal_size().columns
+    return sum(max(math.ceil(len(line) / columns), 1) for line in row.splitlines())
 
 
 def _cell(text: str, width: int, right: bool, *, cut: bool) -> str:

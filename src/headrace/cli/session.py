@@ -1,13 +1,17 @@
 """The options every command takes that talks to a service, and what they say."""
 
+import math
 import os
-import sys
+import re
+import signal
 from dataclasses import dataclass
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from headrace.cli.text import printable
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,10 +36,6 @@ class Session:
     debug: bool = False
     as_json: bool = False
 
-    def names_service(self) -> bool:
-        """Whether an option, not only the environment, says which service is meant."""
-        return (self.url, self.host, self.port) != (None, None, None)
-
     def endpoint(self) -> str:
         """The service's URL: options before the environment, --host and --port before HEADRACE_URL.
 
@@ -45,6 +45,8 @@ class Session:
             if self.url is not None:
                 raise UsageError(reason="--url already says which host and port")
             host = self.host or "127.0.0.1"
+            if re.fullmatch(r"[\w.:%-]+", host) is None:
+                raise UsageError(reason=f"'{host}' is not the name or address of a host")
             return f"http://{f'[{host}]' if ':' in host else host}:{self.port or DEFAULT_PORT}"
         return self.url or os.environ.get("HEADRACE_URL") or DEFAULT_URL
 
@@ -64,12 +66,41 @@ class Session:
         return Images(connection)
 
 
+class Terminated(KeyboardInterrupt):
+    """A signal that ends a command as Ctrl-C does: what is half made is undone first."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
+
+
+class Seconds(click.FloatRange):
+    """A time of at most a day: what the system calls that wait can count, and no NaN."""
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(0, 86400, min_open=min_open)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail("nan is no number of seconds.", param, ctx)
+        return seconds
+
+
 class ServiceCommand(click.Command):
     """A command that takes the session's options too, after its name as before it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.params += session_options(hidden=True)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
+                signal.signal(number, _terminate)
+        return super().invoke(ctx)
 
 
 def session_options(*, hidden: bool = False) -> list[click.Parameter]:
@@ -83,7 +114,7 @@ def session_options(*, hidden: bool = False) -> list[click.Parameter]:
         (["-k", "--insecure"], {"is_flag": True}, "Do not verify the service's certificate."),
         (
             ["--timeout"],
-            {"type": click.FloatRange(0, min_open=True), "metavar": "SECONDS"},
+            {"type": Seconds(min_open=True), "metavar": "SECONDS"},
             "For how long the service may do nothing [60].",
         ),
         (["-v", "--verbose"], {"is_flag": True}, "Say more: time, rate, how the bytes went."),
@@ -105,5 +136,9 @@ def _remember(context: click.Context, option: click.Parameter, value: object) ->
         setattr(session, option.name, value)
 
 
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    raise Terminated(number)
+
+
 def trace(line: str) -> None:
-    print(line.encode("ascii", "backslashreplace").decode(), file=sys.stderr)
+    click.echo(printable(line), err=True)

@@ -14,7 +14,6 @@ from headrace.errors import ClientError, UsageError
 
 STDIN = 0
 PEEK = 64 << 10  # the format furthest into its data is iso, at 32 KiB
-NULL = os.makedev(1, 3)  # /dev/null, fixed by Documentation/admin-guide/devices.txt
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +50,7 @@ def refuse_standard_input(word: str) -> None:
     one, which is what many programs start their children with, is no input, and waiting for its
     end could mean to wait for ever.
     """
-    mode = _standard_mode()
-    if mode is None:
-        return
+    mode = os.fstat(STDIN).st_mode
     if stat.S_ISREG(mode):
         given = os.fstat(STDIN).st_size > os.lseek(STDIN, 0, os.SEEK_CUR)
     else:
@@ -65,9 +62,9 @@ def refuse_standard_input(word: str) -> None:
 def peeked(data: Data) -> Data:
     """``data`` with its first bytes taken, if it is a stream, for ``disk_format`` to look into."""
     body = data.body
-    if body.kind is Kind.FILE or body.head:
+    if body.kind is Kind.FILE:
         return data
-    head = b""
+    head = body.head  # of a socket or terminal, as much as its first read brought
     while len(head) < PEEK and (block := os.read(body.fd, PEEK - len(head))):
         head += block
     return Data(Body.of(body.fd, size=body.size, head=head), data.name)
@@ -104,13 +101,8 @@ def _open(path: str) -> int:
 
 
 def _standard_input() -> Body | None:
-    """Standard input if it holds data: not closed, a terminal, /dev/null or empty."""
-    mode = _standard_mode()
-    if mode is None or os.isatty(STDIN):
-        return None
-    if stat.S_ISDIR(mode):
-        raise ClientError(reason="cannot send standard input: it is a directory")
-    if stat.S_ISCHR(mode) and os.fstat(STDIN).st_rdev == NULL:
+    """Standard input if it holds data: it is no terminal, nor /dev/null, nor empty otherwise."""
+    if os.isatty(STDIN):
         return None
     body = Body.of(STDIN)
     if body.kind is Kind.FILE:
@@ -127,13 +119,6 @@ def _arrives(pipe: int) -> bool:
     poll.register(pipe, select.POLLIN)
     poll.poll()
     return in_pipe(pipe) > 0
-
-
-def _standard_mode() -> int | None:
-    try:
-        return os.fstat(STDIN).st_mode
-    except OSError:
-        return None  # closed
 
 
 def _name_of(fd: int) -> str | None:

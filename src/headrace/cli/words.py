@@ -50,7 +50,7 @@ class Description:
     """What the words of one command say about an image.
 
     ``attributes`` are its properties, typed, ready to be sent.  ``path`` and ``location`` say where
-    its data is (contract §7).  ``notes`` tell the user how a word was understood.
+    its data is.  ``notes`` tell the user how a word was understood.
     """
 
     attributes: dict[str, Value]
@@ -85,7 +85,7 @@ def describe(words: Iterable[str]) -> Description:
 
 
 def filters(words: Iterable[str]) -> dict[str, str | list[str]]:
-    """Read the words of ``index`` and ``details`` as query parameters of a list (contract §1.3).
+    """Read the words of ``index`` and ``details`` as query parameters of a list.
 
     ``tag=`` may be repeated (all must be there), ``tags=a,b`` is the same in one word, and
     ``is_public=`` is taken as a visibility.  Any key that is no attribute asks for a property.
@@ -145,7 +145,7 @@ def property_name(key: str) -> str:
     if problem:
         raise UsageError(reason=f"'{_shown(key)}': the key {problem}")
     _refuse_unwritable(key)
-    if key in TYPES or key in {"tag", "tags", "name"}:
+    if key in TYPES or key in {"tag", "tags"}:
         raise UsageError(reason=f"{key} is an attribute of every image and cannot be removed")
     return key
 
