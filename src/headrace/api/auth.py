@@ -8,6 +8,7 @@ that leaves no trace cannot be told from a local client.
 
 import ipaddress
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,6 +51,7 @@ def _host_name(host: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=64)  # asked twice of every request
 def is_loopback(name: str) -> bool:
     """Whether ``name`` is this machine alone; a name other than localhost may be anything."""
     if name == "localhost":

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from headrace import __version__
 from headrace.errors import ClientError, ConnectionFailed, Error, UsageError, from_answer
+from headrace.transfer.loopback import unpace
 
 JSON = "application/json"
 ERROR_CODE = "X-Headrace-Error"
@@ -277,6 +278,7 @@ class Connection:
         if self._http is None:
             connection = self._new()
             connection.connect()
+            unpace(connection.sock, connection.sock.getpeername()[0])
             self._http = connection
         return self._http
 

@@ -10,6 +10,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn
 
 from headrace.errors import PeerStalled
+from headrace.transfer.loopback import unpace
 
 # As nginx: lingering_time and lingering_timeout.
 LINGER = 30.0
@@ -53,6 +54,8 @@ class Connection(TConn):  # type: ignore[misc]
         # Whether the request has been read to its end.
         self.settled = False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if isinstance(peer, tuple):
+            unpace(sock, peer[0])
         # The kernel ends a blocking call on a silent peer (EAGAIN), so none needs a poll before it.
         limit = struct.pack("ll", int(stall), int(stall % 1 * 1e6))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
