@@ -1,6 +1,7 @@
 """One accepted connection: its reading limits and the ways it can end."""
 
 import contextlib
+import select
 import socket
 import struct
 import time
@@ -96,6 +97,14 @@ class Connection(TConn):  # type: ignore[misc]
                 # MSG_TRUNC on TCP drops the bytes in the kernel instead of copying them.
                 if not self.sock.recv_into(waste, len(waste), socket.MSG_TRUNC):
                     break
+
+    def speaks_within(self, seconds: float) -> bool:
+        """Whether a next request is there, or arrives within ``seconds``."""
+        if self.parser.unreader.buf.getvalue():
+            return True
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def reset(self) -> None:
         """Have ``close`` drop what the peer did not take, instead of keeping it in the kernel."""

@@ -81,7 +81,7 @@ PRIVATE: dict[type, tuple[str, ...]] = {
         "wait_for_and_dispatch_events",
         "worker_connections",
     ),
-    Unreader: ("take_buffered", "unread"),
+    Unreader: ("buf", "take_buffered", "unread"),
     wsgi.FileWrapper: ("filelike",),
     wsgi.Response: (
         "_omits_body",
@@ -99,6 +99,9 @@ PRIVATE: dict[type, tuple[str, ...]] = {
 
 STOPPING_LINGER = 2.0
 """Seconds which a stopping worker spends on connections that are merely open."""
+
+LOITER = 0.002
+"""Seconds for which a thread that has answered waits for the next request itself."""
 
 CUT_GRACE = 3.0
 """Seconds given to requests whose connection was cut, to clean up behind themselves."""
@@ -250,12 +253,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     # --- a request's thread
 
     def handle(self, conn: Connection) -> Any:
-        """Serve one request of a connection; whether the connection can take another."""
-        request_id.set("-")  # the thread's last request has left its own
-        again = super().handle(conn)
+        """Serve the requests of a connection that come at once; whether it can take another.
+
+        A client that asks one thing after the other is answered by one thread: to hand its
+        connection to the main thread and back costs as much as a small request itself.
+        """
+        again = self._handle_one(conn)
+        while again is True and self.alive and not self._crowded() and conn.speaks_within(LOITER):
+            again = self._handle_one(conn)
         if again is False and (not conn.settled or conn.unread()):
             conn.linger(LINGER if self.alive else STOPPING_LINGER)
         return again
+
+    def _handle_one(self, conn: Connection) -> Any:
+        request_id.set("-")  # the thread's last request has left its own
+        return super().handle(conn)
+
+    def _crowded(self) -> bool:
+        """Whether connections may be waiting for a thread."""
+        return len(self._busy) > self.options.threads
 
     def handle_request(self, request: Any, conn: Connection) -> bool:
         """Answer one request; whether the connection could take another."""
