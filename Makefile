@@ -50,7 +50,7 @@ lock: ## resolve the dependencies anew (maintainers; needs uv)
 clean: ## remove the environments and everything generated
 	rm -rf .venv .venv-clients .venv-glance .cache .mypy_cache .ruff_cache .pytest_cache \
 	    .hypothesis .import_linter_cache build dist
-	find src tests tools demo -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests tools demo benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 components:
 	@tools/components

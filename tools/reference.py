@@ -89,7 +89,8 @@ def _text(value: object) -> str:
 def command_page() -> str:
     """The help of every command."""
     blocks = [f"# Commands\n\n{GENERATED}"]
-    for name, text in _helps(cli, click.Context(cli, info_name="headrace", terminal_width=WIDTH)):
+    context = cli.make_context("headrace", [], resilient_parsing=True, terminal_width=WIDTH)
+    for name, text in _helps(cli, context):
         blocks.append(f"## {name}\n\n```text\n{text}\n```\n")
     return "\n".join(blocks)
 
@@ -100,7 +101,7 @@ def _helps(command: click.Command, context: click.Context) -> Iterator[tuple[str
         for name in command.list_commands(context):
             found = command.get_command(context, name)
             if found is not None and not found.hidden:
-                inner = click.Context(found, info_name=name, parent=context, terminal_width=WIDTH)
+                inner = found.make_context(name, [], context, resilient_parsing=True)
                 yield from _helps(found, inner)
 
 

@@ -89,7 +89,7 @@ def test_the_format_is_detected_in_what_comes_in_pieces() -> None:
         ours,
         subprocess.Popen(
             [COMMAND, "add", "--dry-run"],
-            stdin=theirs,
+            stdin=theirs.fileno(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),

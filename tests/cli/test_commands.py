@@ -261,7 +261,7 @@ def test_a_closed_stream_is_like_one_that_goes_nowhere(
     for words in (
         ["add", f"path={tmp_path / 'in'}"],
         ["index"],
-        ["download", image_id, "--file", tmp_path / "out"],
+        ["download", image_id, "--file", str(tmp_path / "out")],
         ["download", image_id],
     ):
         done = run(*words, env=env, under=under)
@@ -442,7 +442,7 @@ def test_module_and_version() -> None:
 @pytest.mark.parametrize("options", [["-p", "1"], ["-v"], ["--json"], ["-A", "t"], ["-k"]])
 def test_what_is_said_to_a_client_is_not_for_serve(tmp_path: Path, options: list[str]) -> None:
     # The address is refused as well, so that nothing is served whatever becomes of the options.
-    words = ["serve", "--port", "0", "--state-dir", tmp_path / "state", "--host", "0.0.0.0"]
+    words = ["serve", "--port", "0", "--host", "0.0.0.0", "--state-dir", str(tmp_path / "state")]
     done = run(*options, *words)
     assert done.status == 2
     assert "after its name" in done.err

@@ -55,7 +55,8 @@ def serve_from(
             head += f"{len(data)}\r\n"
         body = data[start or 0 :]
         wire.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
-        wire.send(body if until is None else data[start or 0 : until])
+        with contextlib.suppress(ConnectionError):  # the client may have seen enough
+            wire.send(body if until is None else data[start or 0 : until])
         if end is not None:
             end(wire)
 

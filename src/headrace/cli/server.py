@@ -63,7 +63,8 @@ def serve(
     Without any settings it keeps all it has in the state directory and serves this machine only.
     SIGTERM stops it: no new connections, transfers in flight are finished.
 
-    Exit status: 0 stopped by a signal, 1 not started, 2 wrongly called, 4 not started in a worker.
+    Exit status: 0 stopped by a signal, 1 not started, 2 wrongly called, 3 or 4 not started in a
+    worker process.
     """
     if session != Session(debug=session.debug):
         raise UsageError(
