@@ -49,8 +49,10 @@ def compare(directory: Path, size: int, say: Say) -> None:
     write_random(big, size)
     costs, rounds = measure(directory, big)
     say(table(costs))
+    measured = "One round" if rounds == 1 else f"The cheapest of {rounds} rounds"
     say(
-        f"\nThe cheapest of {rounds} rounds, a client's start-up included, and in either way:\n"
+        "\nCPU per KB is what to compare: MB/s is the machine's and its neighbours' as well.\n"
+        f"{measured}, a client's start-up included, and in either way:\n"
         f"- an upload is hashed by the server (md5 and sha512, {digest_demand():.1f} µs/KB here)\n"
         "  and on the disk (fsync) before it is answered;\n"
         "- a download is verified by the client: sha512."
