@@ -33,7 +33,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield running
 
 
-def test_index_is_the_table_of_2012(headrace: Headrace, image: tuple[str, str]) -> None:
+def test_index_is_a_table_of_fixed_columns(headrace: Headrace, image: tuple[str, str]) -> None:
     image_id, name = image
     head, rule, row = headrace("index", f"name={name}").out.splitlines()
     assert head.split() == ["ID", "Name", "Disk", "Format", "Container", "Format", "Size"]

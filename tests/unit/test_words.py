@@ -84,7 +84,7 @@ def test_integers_are_written_in_digits(value: str) -> None:
     [(value, True) for value in ("true", "True", "YES", "1", "on")]
     + [(value, False) for value in ("false", "no", "0", "Off")],
 )
-def test_booleans_are_written_as_in_2012(value: str, meant: bool) -> None:
+def test_booleans_have_several_spellings(value: str, meant: bool) -> None:
     assert describe([f"protected={value}"]).attributes == {"protected": meant}
 
 

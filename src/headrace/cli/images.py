@@ -57,9 +57,9 @@ def index(
       headrace index status=active size_min=1000000 os_distro=debian
 
     KEY=VALUE selects by the attributes id, name, status, owner, visibility, protected, disk_format,
-    container_format, size, size_min, size_max, min_ram, min_disk, checksum, os_hash_value,
-    created_at, updated_at and tag (which may be repeated), and by any other key as a property.
-    Hidden images are listed by os_hidden=true only.
+    container_format, checksum, os_hash_algo, os_hash_value, created_at, updated_at and tag (which
+    may be repeated); by size, virtual_size, min_ram and min_disk, also as size_min, size_max and so
+    on; and by any other key as a property.  Hidden images are listed by os_hidden=true only.
 
     On a terminal the list stops after each page unless --limit is given.
     """
