@@ -275,7 +275,9 @@ def test_without_ranges_it_starts_over(tmp_path: Path) -> None:
 def test_a_wrong_range_is_not_taken_for_the_right_one(tmp_path: Path) -> None:
     def serve(wire: Wire) -> None:
         assert position(wire) == MIB
-        wire.answer("206 Partial Content", DATA[5:], {"Content-Range": f"bytes 5-9/{len(DATA)}"})
+        wrong = {"Content-Range": f"bytes 5-9/{len(DATA)}"}
+        with contextlib.suppress(ConnectionError):  # the client has seen enough
+            wire.answer("206 Partial Content", DATA[5:], wrong)
 
     with (
         peer(serve_from(until=MIB), serve) as found,
