@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "delete": ("images", "delete", "Delete images, after asking about each."),
     "clear": ("images", "clear", "Delete all images, hidden ones too, after asking."),
     "serve": ("server", "serve", "Run the image service."),
+    "db": ("database", "command", "Look after a service's database."),
     "completion": ("completion", "command", "Write the completion script of a shell."),
     "version": ("version", "version", "Write the version."),
 }

@@ -2,17 +2,13 @@
 
 import click
 
+from headrace.cli import settings
 from headrace.cli.session import Seconds, Session
 from headrace.errors import UsageError
 
 
 @click.command()
-@click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False),
-    help="Where the database and the images lie [/var/lib/headrace as root, else under "
-    "$XDG_STATE_HOME/headrace].",
-)
+@settings.settings_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
@@ -23,13 +19,6 @@ from headrace.errors import UsageError
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."
-)
-@click.option(
-    "--config-file",
-    "config_files",
-    type=click.Path(exists=True, dir_okay=False),
-    multiple=True,
-    help="Settings, such as a glance-api.conf; repeatable, later ones win.",
 )
 @click.option(
     "--drain-timeout",
@@ -71,17 +60,15 @@ def serve(
             reason="serve takes its options after its name; of those before it, --debug only"
         )
     # Only here: a command that talks to a service starts without the server's libraries.
-    from headrace import config, log
+    from headrace import log
     from headrace.api.auth import is_loopback
     from headrace.server import embedded
     from headrace.server.options import ServeOptions
 
     overrides: dict[tuple[str, str], object] = {}
-    if state_dir is not None:
-        overrides["headrace", "state_dir"] = state_dir
     if unauthenticated_ok:
         overrides["headrace", "unauthenticated_ok"] = True
-    conf = config.load(config_files, overrides)
+    conf = settings.load(state_dir, config_files, overrides)
     if not conf.headrace.unauthenticated_ok and not is_loopback(host):
         raise UsageError(
             reason=f"{host} is not this machine alone and no authentication is configured; "
