@@ -86,7 +86,11 @@ class Yardstick:
 
 @contextlib.contextmanager
 def yardstick(module: str, *words: str | Path) -> Iterator[Yardstick]:
-    """Run a server of this package that prints its port first."""
+    """Run a server of this package that prints its port first.
+
+    In a session of its own, as the servers it is compared with: the scheduler shares the processors
+    out among sessions (sched_autogroup), and the client's must not be the yardstick's too.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", f"benchmarks.{module}", *map(str, words)],
         cwd=ROOT,
@@ -94,6 +98,7 @@ def yardstick(module: str, *words: str | Path) -> Iterator[Yardstick]:
         stdout=subprocess.PIPE,
         env=environment(),
         text=True,
+        start_new_session=True,
     )
     with process:
         try:
