@@ -17,7 +17,7 @@ from headrace.service.images import Clock, afresh
 from headrace.stores.base import Writer
 from headrace.stores.registry import Registry
 from headrace.transfer.digest import Follower
-from headrace.transfer.engine import Source, pump_all
+from headrace.transfer.engine import Progress, Source, pump_all
 from headrace.transfer.extent import Extent
 
 _log = logging.getLogger(__name__)
@@ -202,16 +202,7 @@ class Content:
             follower.advance(total)
 
         try:
-            limit = rules.size_cap if announced is None else min(announced, rules.size_cap)
-            try:
-                moved = pump_all(body.pieces(), writer.sink, limit=limit, progress=landed)
-            except errors.ImageTooLarge:
-                if announced is None or announced > rules.size_cap:
-                    raise
-                raise errors.SizeMismatch(announced=announced, received="more") from None
-            size = moved.bytes
-            if announced is not None and size != announced:
-                raise errors.SizeMismatch(announced=announced, received=size)
+            size = self._receive(body, writer, announced, landed)
             virtual_size = formats.inspect(
                 writer.sink.fd,
                 size,
@@ -225,6 +216,21 @@ class Content:
         finally:
             follower.stop()
         return _Landed(size, virtual_size, digests)
+
+    def _receive(
+        self, body: Body, writer: Writer, announced: int | None, progress: Progress
+    ) -> int:
+        """Pump the body in; how many bytes it had, which is what was announced."""
+        limit = self._rules.size_cap if announced is None else announced
+        try:
+            size = pump_all(body.pieces(), writer.sink, limit=limit, progress=progress).bytes
+        except errors.ImageTooLarge:
+            if announced is None:
+                raise
+            raise errors.SizeMismatch(announced=announced, received="more") from None
+        if announced is not None and size != announced:
+            raise errors.SizeMismatch(announced=announced, received=size)
+        return size
 
     def _algorithms(self) -> list[str]:
         names = [self._rules.hashing_algorithm]
