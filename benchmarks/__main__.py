@@ -6,6 +6,7 @@ Without a PART everything is measured, and docs/benchmarks.md written anew.
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> int:
     """Measure; 1 when a target was missed."""
     options = _parse(arguments)
     _forget_python_settings()
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # tidy up, too
     RESULTS.parent.mkdir(exist_ok=True)
     parts = [_measure(name, options.rounds) for name in options.parts or PARTS]
     with tempfile.TemporaryDirectory(dir=RESULTS.parent) as disk:
