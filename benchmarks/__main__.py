@@ -58,6 +58,8 @@ def main(arguments: list[str]) -> int:
     print(text)
     if not options.parts:
         report.write_into(PAGE, text)
+    elif options.write:
+        report.write_rows_into(PAGE, parts)
     missed = [row.name for part in parts for row in part.rows if row.met is False]
     for name in missed:
         print(f"missed: {name}", file=sys.stderr)
@@ -104,6 +106,9 @@ def _tmpfs() -> Path | None:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument(
+        "--write", action="store_true", help="write the rows of the PARTs into the page, too"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement [5]")
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - set(PARTS)

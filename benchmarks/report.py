@@ -67,6 +67,23 @@ def write_into(page: Path, text: str) -> None:
     page.write_text(f"{before}{begin} -->\n{text}\n<!-- {end}{after}", encoding="utf-8")
 
 
+def write_rows_into(page: Path, parts: Sequence[Part]) -> None:
+    """Replace the page's rows of these parts only."""
+    lines = page.read_text(encoding="utf-8").split("\n")
+    for part in parts:
+        names = {row.name for row in part.rows}
+        old = [number for number, line in enumerate(lines) if _name(line) in names]
+        if not old:
+            raise ValueError(f"{page} has no rows of {part.name}")
+        kept = [line for line in lines[old[0] :] if _name(line) not in names]
+        lines[old[0] :] = [_line(row) for row in part.rows] + kept
+    page.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _name(line: str) -> str:
+    return line.removeprefix("| ").partition(" | ")[0]
+
+
 def _line(row: Row) -> str:
     cells = [row.name, f"{_number(median(row.ours))} {row.unit}"]
     cells += [f"{_number(median(row.reference))} {row.unit}" if row.reference else ""]
