@@ -131,7 +131,7 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "unauthenticated_ok",
             default=False,
             help="Serve other machines without authentication. Anybody who reaches the port may "
-            "then read, replace and delete every image.",
+            "then read, add and delete images.",
         ),
         cfg.BoolOpt(
             "sendfile",

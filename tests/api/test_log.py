@@ -14,7 +14,7 @@ class BrokenInput:
     """``wsgi.input`` of a host with a defect."""
 
     def read(self, size: int) -> bytes:
-        raise AssertionError("a defect of the host")
+        raise OSError("a defect of the host")
 
 
 def test_a_path_makes_no_lines_of_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

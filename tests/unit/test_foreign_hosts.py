@@ -14,6 +14,7 @@ from gunicorn.http.unreader import IterUnreader
 from headrace import errors
 from headrace.api import intake
 from headrace.api.delivery import deliver
+from headrace.api.requests import read_json
 from headrace.model import MIB, Image
 from headrace.transfer.engine import FileSink, pump_all
 from headrace.transfer.extent import Extent
@@ -69,3 +70,10 @@ def test_a_body_that_the_host_cannot_make_out(tmp_path: Path, wire: bytes) -> No
             pump_all(intake.body(environ).pieces(), FileSink(fd))
     finally:
         os.close(fd)
+
+
+def test_json_that_the_host_cannot_make_out() -> None:
+    host = Body(ChunkedReader(SimpleNamespace(), IterUnreader([b"xyz\r\n"])))
+    environ = {**create_environ(), "wsgi.input": host, "wsgi.input_terminated": True}
+    with pytest.raises(errors.UploadIncomplete):
+        read_json(falcon.Request(environ))

@@ -15,23 +15,28 @@ class _Input(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class _InputReader:
-    """``wsgi.input`` as a Readable: PEP 3333 promises only read(), and names no errors.
+def read(stream: _Input, size: int) -> bytes:
+    """Up to ``size`` bytes of a ``wsgi.input``, for whose errors PEP 3333 has no names.
 
-    Raises UploadIncomplete for whatever a host says of a body it cannot make out; the engine takes
-    an OSError for the peer's end.
+    Raises UploadIncomplete for whatever a host says of a body it cannot make out; an OSError is
+    the peer's end.
     """
+    try:
+        return stream.read(size)
+    except (OSError, errors.Error):
+        raise
+    except Exception as error:
+        raise errors.UploadIncomplete(reason=str(error) or type(error).__name__) from error
+
+
+class _InputReader:
+    """``wsgi.input`` as a Readable: PEP 3333 promises only read()."""
 
     def __init__(self, stream: _Input) -> None:
         self._stream = stream
 
     def readinto(self, buffer: memoryview, /) -> int:
-        try:
-            data = self._stream.read(len(buffer))
-        except (OSError, errors.Error):
-            raise
-        except Exception as error:
-            raise errors.UploadIncomplete(reason=str(error) or type(error).__name__) from error
+        data = read(self._stream, len(buffer))
         buffer[: len(data)] = data
         return len(data)
 

@@ -6,6 +6,7 @@ import falcon
 import msgspec
 
 from headrace import errors
+from headrace.api import intake
 from headrace.model import MIB
 
 _JSON_LIMIT = MIB  # bytes; an image with 128 properties of ordinary length is far below
@@ -18,7 +19,7 @@ def read_json(req: falcon.Request) -> object:
     """
     if (req.content_length or 0) > _JSON_LIMIT:
         raise errors.TooLarge(reason=f"a JSON body of more than {_JSON_LIMIT} bytes")
-    data = req.env["wsgi.input"].read(_declared(req))
+    data = intake.read(req.env["wsgi.input"], _declared(req))
     if len(data) > _JSON_LIMIT:
         raise errors.TooLarge(reason=f"a JSON body of more than {_JSON_LIMIT} bytes")
     try:

@@ -72,10 +72,6 @@ class Database:
         """Close all connections; the database may be used again afterwards."""
         self.engine.dispose()
 
-    def dispose_after_fork(self) -> None:
-        """Forget, in a forked child, the connections that belong to its parent."""
-        self.engine.dispose(close=False)
-
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with self.engine.connect() as connection:

@@ -101,12 +101,10 @@ class Follower:
             self._follow(name)
 
     def _start(self) -> None:
-        self._threads = [
-            Thread(target=self._follow, args=(name,), name=f"digest-{name}", daemon=True)
-            for name in self._hashes
-        ]
-        for thread in self._threads:
+        for name in self._hashes:
+            thread = Thread(target=self._follow, args=(name,), name=f"digest-{name}", daemon=True)
             thread.start()
+            self._threads.append(thread)  # only what runs can be joined
 
     def _follow(self, name: str) -> None:
         """Hash by one algorithm what lands, until all has."""

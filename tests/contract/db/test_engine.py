@@ -117,14 +117,14 @@ def test_sqlite_survives_a_power_cut_and_keeps_foreign_keys(sqlite: Database) ->
     assert found == ["wal", 2, 1]
 
 
-def test_a_forked_child_has_connections_of_its_own(database: Database) -> None:
+def test_a_database_closed_before_a_fork_serves_both_sides(database: Database) -> None:
     made = image()
     images.create(database, made)
+    database.close()
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            database.dispose_after_fork()
             os.write(write, images.show(database, made.id, ADMIN).id.encode())
         finally:
             os._exit(0)
