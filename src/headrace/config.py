@@ -8,6 +8,7 @@ as ``OS_<GROUP>__<OPTION>`` (oslo.config's own convention).
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -140,6 +141,27 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "environment variable HEADRACE_SENDFILE=off does the same.",
         ),
         cfg.StrOpt(
+            "delivery",
+            default="auto",
+            choices=["auto", "file_wrapper", "x-accel-redirect", "x-sendfile", "copy"],
+            help="How image data leaves. 'auto' does what the host is known to do well; "
+            "'file_wrapper' trusts a host that is not known; 'x-accel-redirect' and 'x-sendfile' "
+            "have nginx or Apache, through which all requests must then come, send the file; "
+            "'copy' reads and writes.",
+        ),
+        cfg.StrOpt(
+            "x_accel_location",
+            default="/headrace-images/",
+            help="The internal location of nginx that is the image directory.",
+        ),
+        cfg.BoolOpt(
+            "upload_offload",
+            default=False,
+            help="Take uploads that nginx has written to files in '.headrace-uploads' of the image "
+            "directory, and told of through a Unix socket. Its worker processes must run as the "
+            "same user.",
+        ),
+        cfg.StrOpt(
             "legacy_checksum",
             default="inline",
             choices=["inline", "off"],
@@ -192,7 +214,16 @@ def load(
     except (cfg.Error, ValueError) as error:
         raise errors.ConfigurationError(reason=str(error)) from error
     _check_algorithm(conf.hashing_algorithm)
+    _check_location(conf.headrace.x_accel_location)
     return conf
+
+
+def _check_location(location: str) -> None:
+    """Refuse what cannot stand, as it is, in a header and in a configuration of nginx."""
+    if not re.fullmatch(r"/([A-Za-z0-9._-]+/)+", location):
+        raise errors.ConfigurationError(
+            reason=f"x_accel_location {location!r} is not a path such as /headrace-images/"
+        )
 
 
 def _check_algorithm(name: str) -> None:
@@ -220,5 +251,16 @@ def database_url(conf: cfg.ConfigOpts) -> str:
 
 
 def image_dir(conf: cfg.ConfigOpts) -> str:
-    """The directory of the image files in force."""
-    return conf.glance_store.filesystem_store_datadir or os.path.join(state_dir(conf), "images")
+    """The directory of the image files in force, absolute."""
+    directory = conf.glance_store.filesystem_store_datadir
+    return os.path.abspath(directory or os.path.join(state_dir(conf), "images"))
+
+
+def offload_dir(conf: cfg.ConfigOpts) -> str:
+    """Where nginx puts the bodies of uploads: on the file system of the images, which link them."""
+    return os.path.join(image_dir(conf), ".headrace-uploads")
+
+
+def unix_socket(conf: cfg.ConfigOpts) -> str:
+    """Where the embedded server listens for a front end on the same machine."""
+    return os.path.join(state_dir(conf), "headrace.sock")

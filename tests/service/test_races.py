@@ -18,6 +18,8 @@ from tests.service.conftest import ADMIN, Service
 class Paused:
     """A body that does something else once before its bytes come."""
 
+    file = None
+
     def __init__(self, data: bytes, meanwhile: Callable[[], object] = lambda: None) -> None:
         self._data = data
         self._meanwhile = meanwhile

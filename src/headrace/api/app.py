@@ -15,6 +15,7 @@ from oslo_config import cfg
 from headrace import config, errors, log
 from headrace.api import auth, delivery, versions
 from headrace.api.answers import answer
+from headrace.api.offload import Offload
 from headrace.api.routes import routes
 from headrace.api.schemas import Fields
 from headrace.db import engine as db
@@ -22,6 +23,7 @@ from headrace.db import migrate
 from headrace.service.content import Content, UploadRules
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
+from headrace.stores.arrivals import Arrivals
 from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.registry import Registry
 from headrace.transfer import engine
@@ -124,7 +126,8 @@ def build(conf: cfg.ConfigOpts) -> Application:
     database = db.connect(config.database_url(conf))
     migrate.prepare(database)
     database.close()  # no connection may cross the fork
-    stores = Registry([_filesystem_store(conf)], default="file")
+    arrivals = Arrivals(config.offload_dir(conf)) if conf.headrace.upload_offload else None
+    stores = Registry([_filesystem_store(conf, arrivals)], default="file")
     _test_zero_copy(config.image_dir(conf))
     fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
@@ -140,6 +143,8 @@ def build(conf: cfg.ConfigOpts) -> Application:
         images,
         content,
         fields,
+        _delivery(conf),
+        Offload(arrivals),
         default_limit=conf.limit_param_default,
         max_limit=conf.api_limit_max,
         public_endpoint=conf.public_endpoint,
@@ -184,14 +189,24 @@ def _test_zero_copy(directory: str) -> None:
             _log.warning("bytes of %s are copied: %s", directory, fault)
 
 
-def _filesystem_store(conf: cfg.ConfigOpts) -> FilesystemStore:
+def _filesystem_store(conf: cfg.ConfigOpts, arrivals: Arrivals | None) -> FilesystemStore:
     mode = conf.glance_store.filesystem_store_file_perm
     try:
-        return FilesystemStore("file", config.image_dir(conf), file_perm=int(mode, 8))
+        perm = int(mode, 8)
+        return FilesystemStore("file", config.image_dir(conf), file_perm=perm, arrivals=arrivals)
     except ValueError:
         raise errors.ConfigurationError(
             reason=f"filesystem_store_file_perm {mode!r} is not an octal mode"
         ) from None
+
+
+def _delivery(conf: cfg.ConfigOpts) -> delivery.Delivery:
+    return delivery.Delivery(
+        delivery.Mode(conf.headrace.delivery),
+        conf.headrace.x_accel_location,
+        config.image_dir(conf),
+        conf.headrace.stall_timeout,
+    )
 
 
 def _upload_rules(conf: cfg.ConfigOpts) -> UploadRules:

@@ -1,27 +1,137 @@
 """From an Extent to a host: how the bytes of a download leave.
 
-| host                        | whole image         | range                                   |
-|-----------------------------|---------------------|-----------------------------------------|
-| embedded, gunicorn          | ``wsgi.file_wrapper`` | the same: descriptor and length say it |
-| anything else               | copying loop        | copying loop                            |
+What ``delivery = auto`` does, by what a request's environment tells of the host:
+
+| host                     | whole image           | range                                       |
+|--------------------------|-----------------------|---------------------------------------------|
+| embedded                 | ``wsgi.file_wrapper`` | the same: the Extent says it                |
+| gunicorn                 | ``wsgi.file_wrapper`` | the same: descriptor and Content-Length do  |
+| mod_wsgi                 | ``wsgi.file_wrapper`` | the same                                    |
+| uWSGI                    | ``wsgi.file_wrapper`` | our own engine, into uWSGI's connection     |
+| gunicorn with TLS        | copying loop          | copying loop                                |
+| uWSGI, framed protocols  | ``wsgi.file_wrapper`` | copying loop                                |
+| anything else            | copying loop          | copying loop                                |
+
+uWSGI's file_wrapper sends the whole file whatever the descriptor's position.  Its own
+``uwsgi.sendfile`` counts in C ints, and with offload threads sends up to 128 KiB more than asked.
+
+``x-accel-redirect`` and ``x-sendfile`` name the file to nginx or Apache, which cut the range out
+themselves.  They do not know the ``Content-Range`` that old clients send in requests: such a range
+leaves through the host, as above.
 """
 
+import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
 from typing import Any, cast
+from urllib.parse import quote
 
 import falcon
 
 from headrace import errors
-from headrace.api import ranges
+from headrace.api import intake, ranges
 from headrace.model import MIB, Image
+from headrace.transfer import engine
 from headrace.transfer.extent import Extent
 
 EXTENT = "headrace.extent"
 """Where a response's Extent is noted, so that it is closed when it does not become the body."""
 
+Environ = dict[str, Any]
+
+# Sockets on which uWSGI writes a response as it is; on others (FastCGI, TLS) it frames or encrypts.
+_UWSGI_PLAIN = {"http-socket", "http11-socket", "socket", "uwsgi-socket"}
+
+
+class Mode(StrEnum):
+    """What ``delivery`` may be."""
+
+    AUTO = "auto"
+    FILE_WRAPPER = "file_wrapper"
+    X_ACCEL_REDIRECT = "x-accel-redirect"
+    X_SENDFILE = "x-sendfile"
+    COPY = "copy"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Makes Extents the bodies of responses.
+
+    ``accel_location`` is nginx's internal location of ``image_dir``; ``stall`` is for how many
+    seconds a peer may take nothing of what we send ourselves under a foreign host.
+    """
+
+    mode: Mode
+    accel_location: str
+    image_dir: str
+    stall: float
+
+    def deliver(
+        self, req: falcon.Request, resp: falcon.Response, image: Image, extent: Extent
+    ) -> None:
+        """Make the extent, or the range of it that was asked for, the response's body."""
+        req.env[EXTENT] = extent
+        size = extent.length
+        legacy = None
+        asked = None
+        if header := req.get_header("Range"):
+            asked = ranges.requested(header, size)
+        elif legacy := req.get_header("Content-Range"):
+            asked = ranges.legacy(legacy, size)
+        resp.content_type = "application/octet-stream"
+        if image.checksum:
+            resp.set_header("Content-MD5", image.checksum)
+        if not legacy and self._leave_to_front(resp, extent):
+            return
+        if asked is not None:
+            offset, length = asked
+            extent.narrow(offset, length)
+            resp.status = falcon.HTTP_206
+            resp.set_header("Content-Range", f"bytes {offset}-{offset + length - 1}/{size}")
+        resp.content_length = extent.length
+        # falcon's annotation names read()'s parameter differently; PEP 3333 passes it by position.
+        resp.stream = cast(Any, self._body(req.env, extent, asked is not None))
+
+    def _leave_to_front(self, resp: falcon.Response, extent: Extent) -> bool:
+        """Name the file to the server in front, if that is what is to be done."""
+        if self.mode is Mode.X_ACCEL_REDIRECT:
+            name = extent.path.removeprefix(f"{self.image_dir}/")
+            resp.set_header("X-Accel-Redirect", f"{self.accel_location}{quote(name)}")
+        elif self.mode is Mode.X_SENDFILE:
+            resp.set_header("X-Sendfile", quote(extent.path))
+        else:
+            return False
+        extent.leave_to_host()
+        return True
+
+    def _body(self, env: Environ, extent: Extent, ranged: bool) -> object:
+        """The extent itself where the host can send a file, else what yields its bytes."""
+        if intake.BODY in env and self.mode is not Mode.COPY:
+            return extent
+        if self.mode is Mode.COPY or not engine.enabled():
+            return _Blocks(extent)
+        if "uwsgi.version" in env:
+            return self._body_for_uwsgi(extent, ranged)
+        if self.mode is Mode.FILE_WRAPPER or _sends_files(env):
+            extent.leave_to_host()
+            return extent
+        return _Blocks(extent)
+
+    def _body_for_uwsgi(self, extent: Extent, ranged: bool) -> object:
+        if not ranged:
+            extent.leave_to_host()
+            return extent
+        uwsgi: Any = import_module("uwsgi")  # exists within uWSGI only
+        sockets = {name for name in uwsgi.opt if name.endswith("-socket") or name == "socket"}
+        if sockets <= _UWSGI_PLAIN:
+            return _Sent(extent, uwsgi.connection_fd(), self.stall)
+        return _Blocks(extent)
+
 
 class _Blocks:
-    """An Extent as an iterable of 1 MiB blocks, for hosts whose file_wrapper is not known to work.
+    """An Extent as an iterable of 1 MiB blocks: the copying loop of hosts that send no files.
 
     It has no ``read``, so that the framework does not hand it to a file_wrapper.  Raises
     FileTruncated when the file ends early: not every host compares a body with its Content-Length.
@@ -41,27 +151,20 @@ class _Blocks:
         self._extent.close()
 
 
-def deliver(req: falcon.Request, resp: falcon.Response, image: Image, extent: Extent) -> None:
-    """Make the extent, or the range of it that was asked for, the response's body."""
-    req.env[EXTENT] = extent
-    size = extent.length
-    asked = None
-    if header := req.get_header("Range"):
-        asked = ranges.requested(header, size)
-    elif header := req.get_header("Content-Range"):
-        asked = ranges.legacy(header, size)
-    if asked is not None:
-        offset, length = asked
-        extent.narrow(offset, length)
-        resp.status = falcon.HTTP_206
-        resp.set_header("Content-Range", f"bytes {offset}-{offset + length - 1}/{size}")
-    resp.content_type = "application/octet-stream"
-    resp.content_length = extent.length
-    if image.checksum:
-        resp.set_header("Content-MD5", image.checksum)
-    # falcon's annotation names the parameter of read() differently; PEP 3333 passes it by position.
-    resp.stream = cast(Any, extent if _has_file_wrapper(req) else _Blocks(extent))
+class _Sent(_Blocks):
+    """An Extent that sends itself into a host's connection, once the host has sent the headers."""
+
+    def __init__(self, extent: Extent, connection: int, stall: float) -> None:
+        super().__init__(extent)
+        self._sink = engine.Stream(connection, stall=stall)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b""  # on which uWSGI sends the headers
+        engine.pump(self._extent, self._sink)
 
 
-def _has_file_wrapper(req: falcon.Request) -> bool:
-    return str(req.env.get("SERVER_SOFTWARE", "")).startswith("gunicorn/")
+def _sends_files(env: Environ) -> bool:
+    """Whether the host's file_wrapper is known to honour the position and the Content-Length."""
+    if "gunicorn.socket" in env:
+        return not isinstance(env["gunicorn.socket"], ssl.SSLSocket)
+    return "mod_wsgi.version" in env

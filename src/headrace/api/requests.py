@@ -19,7 +19,8 @@ def read_json(req: falcon.Request) -> object:
     """
     if (req.content_length or 0) > _JSON_LIMIT:
         raise errors.TooLarge(reason=f"a JSON body of more than {_JSON_LIMIT} bytes")
-    data = intake.read(req.env["wsgi.input"], _declared(req))
+    stream, length = intake.open_input(req.env)
+    data = _read(stream, _JSON_LIMIT + 1 if length is None else length)
     if len(data) > _JSON_LIMIT:
         raise errors.TooLarge(reason=f"a JSON body of more than {_JSON_LIMIT} bytes")
     try:
@@ -31,13 +32,12 @@ def read_json(req: falcon.Request) -> object:
     return document
 
 
-def _declared(req: falcon.Request) -> int:
-    """How many bytes to read: never past the body, where hosts do not mark its end."""
-    if req.content_length is not None:
-        return req.content_length
-    if req.env.get("wsgi.input_terminated"):
-        return _JSON_LIMIT + 1
-    return 0
+def _read(stream: intake.Input, size: int) -> bytes:
+    """``size`` bytes, or as many as there are; never past the end, which not every host marks."""
+    data = b""
+    while len(data) < size and (more := intake.read(stream, size - len(data))):
+        data += more
+    return data
 
 
 def refuse_body(req: falcon.Request) -> None:

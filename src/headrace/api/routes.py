@@ -2,11 +2,13 @@
 
 import falcon
 
+from headrace.api.delivery import Delivery
 from headrace.api.handlers import schemas
 from headrace.api.handlers.content import FileHandler
 from headrace.api.handlers.health import HealthHandler
 from headrace.api.handlers.images import ImageHandler, ImagesHandler
 from headrace.api.handlers.versions import RootHandler, SlashHandler, VersionsHandler
+from headrace.api.offload import Offload
 from headrace.api.schemas import Fields
 from headrace.service.content import Content
 from headrace.service.images import Images
@@ -16,6 +18,8 @@ def routes(
     images: Images,
     content: Content,
     fields: Fields,
+    delivery: Delivery,
+    offload: Offload,
     *,
     default_limit: int,
     max_limit: int,
@@ -30,6 +34,6 @@ def routes(
         "/healthcheck": HealthHandler(healthcheck_file),
         "/v2/images": ImagesHandler(images, default_limit, max_limit),
         "/v2/images/{image_id}": ImageHandler(images),
-        "/v2/images/{image_id}/file": FileHandler(content),
+        "/v2/images/{image_id}/file": FileHandler(content, delivery, offload),
         **schemas.handlers(fields),
     }

@@ -6,6 +6,15 @@ from headrace.cli import settings
 from headrace.cli.session import Seconds, Session
 from headrace.errors import UsageError
 
+_FRONTS: dict[str, dict[tuple[str, str], object]] = {
+    "nginx": {
+        ("headrace", "delivery"): "x-accel-redirect",
+        ("headrace", "upload_offload"): True,
+    },
+    "apache": {("headrace", "delivery"): "x-sendfile"},
+    "haproxy": {},
+}
+
 
 @click.command()
 @settings.settings_options
@@ -16,6 +25,18 @@ from headrace.errors import UsageError
     default=9292,
     show_default=True,
     help="The port to listen on; 0 picks a free one.",
+)
+@click.option(
+    "--unix-socket",
+    type=click.Path(dir_okay=False),
+    metavar="PATH",
+    help="Listen here instead, for a front end on this machine; its user and group may connect.",
+)
+@click.option(
+    "--behind",
+    type=click.Choice(["nginx", "apache", "haproxy"]),
+    help="Serve as `headrace config` of this server expects: on a Unix socket in the state "
+    "directory, image data sent by nginx or Apache, uploads received by nginx.",
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."
@@ -41,6 +62,8 @@ def serve(
     state_dir: str | None,
     host: str,
     port: int,
+    unix_socket: str | None,
+    behind: str | None,
     workers: int,
     config_files: tuple[str, ...],
     drain_timeout: float,
@@ -60,24 +83,28 @@ def serve(
             reason="serve takes its options after its name; of those before it, --debug only"
         )
     # Only here: a command that talks to a service starts without the server's libraries.
-    from headrace import log
+    from headrace import config, log
     from headrace.api.auth import is_loopback
     from headrace.server import embedded
     from headrace.server.options import ServeOptions
 
-    overrides: dict[tuple[str, str], object] = {}
+    overrides = {**_FRONTS[behind]} if behind is not None else {}
     if unauthenticated_ok:
         overrides["headrace", "unauthenticated_ok"] = True
     conf = settings.load(state_dir, config_files, overrides)
-    if not conf.headrace.unauthenticated_ok and not is_loopback(host):
+    if behind is not None and unix_socket is None:
+        unix_socket = config.unix_socket(conf)
+    if not conf.headrace.unauthenticated_ok and (unix_socket or not is_loopback(host)):
+        whom = "who comes through a proxy" if unix_socket else "another machine"
         raise UsageError(
-            reason=f"{host} is not this machine alone and no authentication is configured; "
-            "--unauthenticated-ok serves it all the same"
+            reason=f"no authentication is configured, so nobody is served {whom}; "
+            "--unauthenticated-ok serves everybody who can connect"
         )
     log.configure(debug or session.debug or conf.debug)
     options = ServeOptions(
         host=host,
         port=port,
+        unix_socket=unix_socket,
         workers=workers,
         threads=conf.headrace.threads,
         drain_timeout=drain_timeout,

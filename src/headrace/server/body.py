@@ -33,6 +33,7 @@ class RequestBody(Body):  # type: ignore[misc]
 
     reader: Any
     failed: bool
+    file: int | None = None
 
     def __init__(self, request: Any, sock: socket.socket, stall: float) -> None:
         super().__init__(request.body.reader)

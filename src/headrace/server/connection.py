@@ -54,8 +54,8 @@ class Connection(TConn):  # type: ignore[misc]
         self.stall = stall
         # Whether the request has been read to its end.
         self.settled = False
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if isinstance(peer, tuple):
+        if isinstance(peer, tuple):  # not of a Unix socket
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             unpace(sock, peer[0])
         # The kernel ends a blocking call on a silent peer (EAGAIN), so none needs a poll before it.
         limit = struct.pack("ll", int(stall), int(stall % 1 * 1e6))

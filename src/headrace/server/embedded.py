@@ -1,10 +1,12 @@
 """The embedded server: gunicorn set up in code, with our worker."""
 
+import errno
 import logging
 import math
 import os
 import resource
 import socket
+import stat
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, NoReturn, Protocol
@@ -18,6 +20,7 @@ from headrace.server.options import ServeOptions
 from headrace.server.worker import CUT_GRACE, Worker
 
 MAX_CONNECTIONS = 8192
+UNIX_SOCKET_MODE = 0o660
 
 access_log = logging.getLogger("headrace.access")
 
@@ -128,7 +131,7 @@ class Host(BaseApplication):  # type: ignore[misc]
         except BlockingIOError:
             return
         if first:
-            self._on_listening(_url(self.options.host, listener.getsockname()))
+            self._on_listening(_url(self.options, listener.getsockname()))
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]
@@ -167,23 +170,60 @@ def _listen(options: ServeOptions) -> int | None:
     """
     if systemd.listen_fds(unset_environment=False):
         return None
+    where = options.unix_socket or f"{options.host} port {options.port}"
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
+        family, address = _address(options)
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            _bind(sock, address)
             sock.listen(options.backlog)
             return sock.detach()
     except OSError as error:
         raise ConfigurationError(
-            reason=f"cannot listen on {options.host} port {options.port}: {error.strerror}"
+            reason=f"cannot listen on {where}: {error.strerror or error}"
         ) from error
 
 
-def _url(host: str, address: tuple[Any, ...]) -> str:
-    name = f"[{host}]" if ":" in host else host
+def _address(options: ServeOptions) -> tuple[int, tuple[Any, ...] | str]:
+    if options.unix_socket is not None:
+        return socket.AF_UNIX, options.unix_socket
+    family, _, _, _, address = socket.getaddrinfo(
+        options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return family, address
+
+
+def _bind(sock: socket.socket, address: tuple[Any, ...] | str) -> None:
+    """Bind; a Unix socket takes the place of one that a dead server left."""
+    if not isinstance(address, str):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        return
+    os.makedirs(os.path.dirname(os.path.abspath(address)), mode=0o750, exist_ok=True)
+    if _is_abandoned(address):
+        os.unlink(address)
+    before = os.umask(0o777 & ~UNIX_SOCKET_MODE)  # never wider, not for a moment
+    try:
+        sock.bind(address)
+    finally:
+        os.umask(before)
+
+
+def _is_abandoned(path: str) -> bool:
+    """Whether a socket lies at ``path`` that nobody listens on."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            return probe.connect_ex(path) == errno.ECONNREFUSED
+    except FileNotFoundError:
+        return False
+
+
+def _url(options: ServeOptions, address: tuple[Any, ...] | str) -> str:
+    if isinstance(address, str):
+        return f"unix:{address}"
+    name = f"[{options.host}]" if ":" in options.host else options.host
     return f"http://{name}:{address[1]}"
 
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 class ServeOptions:
     """How to serve; times in seconds.
 
-    ``port`` 0 picks a free one.  ``threads`` is how many requests a worker handles at a time.
-    ``drain_timeout`` is how long transfers in flight may go on after SIGTERM, ``stall_timeout`` for
-    how long a peer may move no byte, ``keepalive`` how long a connection may wait for its next
-    request.  A worker whose main thread shows no life for ``heartbeat`` is replaced; transfers have
-    threads of their own and may take for ever.
+    ``port`` 0 picks a free one.  With ``unix_socket``, a path, it listens there and at no address;
+    the socket's mode is 0660: its user and group may connect.  ``threads`` is how many requests a
+    worker handles at a time.  ``drain_timeout`` is how long transfers in flight may go on after
+    SIGTERM, ``stall_timeout`` for how long a peer may move no byte, ``keepalive`` how long a
+    connection may wait for its next request.  A worker whose main thread shows no life for
+    ``heartbeat`` is replaced; transfers have threads of their own and may take for ever.
     """
 
     host: str = "127.0.0.1"
     port: int = 9292
+    unix_socket: str | None = None
     workers: int = 1
     threads: int = 64
     drain_timeout: float = 60.0

@@ -1,29 +1,55 @@
 """``application`` for foreign hosts: uWSGI, mod_wsgi, gunicorn.
 
 Configured by the environment: HEADRACE_CONFIG names configuration files, separated by colons; each
-option can also be set as ``OS_<GROUP>__<OPTION>``.
+option can also be set as ``OS_<GROUP>__<OPTION>``.  Where the host sets such variables for requests
+only (``SetEnv`` of Apache), those of the first request count.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
-from functools import cache
+from importlib import import_module
 from typing import Any
 
-from headrace import config
+from headrace import config, errors, log
 from headrace.api import app
 
+_log = logging.getLogger(__name__)
 _building = threading.Lock()
+_built: app.Application | None = None
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """The WSGI application, built at the first request: after the host has forked."""
-    with _building:
-        built = _build()
+    try:
+        built = _built or _build(environ)
+    except errors.Error as error:
+        _log.critical("cannot serve: %s", error)
+        said = b"The service cannot start; its log says why.\n"
+        start_response("503 Service Unavailable", [("Content-Length", str(len(said)))])
+        return [said]
     return built(environ, start_response)
 
 
-@cache
-def _build() -> app.Application:
-    files = [name for name in os.environ.get("HEADRACE_CONFIG", "").split(":") if name]
-    return app.build(config.load(files))
+def _build(environ: dict[str, Any]) -> app.Application:
+    global _built
+    with _building:
+        if _built is None:
+            for name, value in environ.items():
+                if name == "HEADRACE_CONFIG" or name.startswith("OS_"):
+                    os.environ.setdefault(name, value)
+            files = [name for name in os.environ.get("HEADRACE_CONFIG", "").split(":") if name]
+            conf = config.load(files)
+            log.configure(conf.debug)
+            _check_host(environ)
+            _built = app.build(conf)
+        return _built
+
+
+def _check_host(environ: dict[str, Any]) -> None:
+    """Warn of a host whose settings stop part of us."""
+    if "uwsgi.version" in environ:
+        options = import_module("uwsgi").opt
+        if not {"enable-threads", "threads"} & set(options):
+            _log.warning("uWSGI runs without enable-threads: nothing works between requests")

@@ -24,7 +24,14 @@ _log = logging.getLogger(__name__)
 
 
 class Body(Protocol):
-    """A request's body on its way in."""
+    """A request's body on its way in.
+
+    ``file`` is the descriptor of a file that holds all of it, where a server in front has received
+    it for us; the store may make that file the image's.
+    """
+
+    @property
+    def file(self) -> int | None: ...
 
     @property
     def length(self) -> int | None:
@@ -122,6 +129,14 @@ class Content:
         finally:
             self._active.discard(upload_id)
 
+    def check_upload(
+        self, context: Context, image_id: str, length: int | None, announced: int | None
+    ) -> None:
+        """Raises what ``upload`` would of a body of ``length`` bytes, as far as can be foreseen."""
+        image = rows.show_for_download(self._database, image_id, context.viewer)
+        self._check(image, length, announced)
+        self._stores.default.create(image.id, announced if length is None else length).abort()
+
     def active_uploads(self) -> list[str]:
         """The ids of the uploads that are going on in this process."""
         return list(self._active)
@@ -130,11 +145,11 @@ class Content:
         self, context: Context, image_id: str, upload_id: str, body: Body, announced: int | None
     ) -> Image:
         image = rows.show_for_download(self._database, image_id, context.viewer)
-        self._check(image, body, announced)
+        self._check(image, body.length, announced)
         uploads.claim(self._database, image, upload_id, workers.identity(), self._clock())
         return image
 
-    def _check(self, image: Image, body: Body, announced: int | None) -> None:
+    def _check(self, image: Image, length: int | None, announced: int | None) -> None:
         """Refuse what can be refused before a byte of the body is read."""
         if image.status is not Status.QUEUED:
             raise errors.StatusConflict(
@@ -142,17 +157,16 @@ class Content:
             )
         if not image.disk_format or not image.container_format:
             raise errors.FormatsNotSet(image_id=image.id)
-        if body.length is not None and announced is not None and body.length != announced:
-            raise errors.SizeMismatch(announced=announced, received=body.length)
-        if max(body.length or 0, announced or 0) > self._rules.size_cap:
+        if length is not None and announced is not None and length != announced:
+            raise errors.SizeMismatch(announced=announced, received=length)
+        if max(length or 0, announced or 0) > self._rules.size_cap:
             raise errors.ImageTooLarge(cap=self._rules.size_cap)
 
     def _store(self, image: Image, upload_id: str, body: Body, announced: int | None) -> None:
         """From a claimed image to an active one, or back to a queued one."""
-        size = announced if body.length is None else body.length
         writer: Writer | None = None
         try:
-            writer = self._stores.default.create(image.id, size)
+            writer = self._writer(image.id, body, announced)
             landed = self._land(image, writer, body, announced)
             self._activate(image.id, upload_id, writer.commit(), landed)
         except BaseException as failure:
@@ -163,6 +177,12 @@ class Content:
         finally:
             if writer is not None:
                 writer.abort()
+
+    def _writer(self, image_id: str, body: Body, announced: int | None) -> Writer:
+        store = self._stores.default
+        if body.file is not None and (adopted := store.adopt(image_id, body.file)) is not None:
+            return adopted
+        return store.create(image_id, announced if body.length is None else body.length)
 
     def _activate(self, image_id: str, upload_id: str, url: str, landed: _Landed) -> None:
         algorithm = self._rules.hashing_algorithm
@@ -221,6 +241,9 @@ class Content:
         self, body: Body, writer: Writer, announced: int | None, progress: Progress
     ) -> int:
         """Pump the body in; how many bytes it had, which is what was announced."""
+        if writer.landed:
+            progress(writer.landed)
+            return writer.landed
         limit = self._rules.size_cap if announced is None else announced
         try:
             size = pump_all(body.pieces(), writer.sink, limit=limit, progress=progress).bytes

@@ -18,6 +18,11 @@ class Writer(Protocol):
         """Where the bytes go: a regular file, from offset 0, which may be read back."""
         ...
 
+    @property
+    def landed(self) -> int:
+        """Bytes that were in the sink from the start: all of them, if it is an adopted file."""
+        ...
+
     def advance(self, total: int) -> None:
         """Take note that the first ``total`` bytes have landed in the sink.
 
@@ -29,7 +34,8 @@ class Writer(Protocol):
     def commit(self) -> str:
         """Make the data durable and visible under its name; returns its location URL.
 
-        Raises DataExists when the name is taken (never replaces), StoreFull, StoreUnwritable.
+        Raises DataExists when the name is taken (never replaces), StoreFull, StoreUnwritable;
+        UploadIncomplete when an adopted file has changed since.
         """
         ...
 
@@ -59,6 +65,13 @@ class Store(Protocol):
         """Begin to write ``size`` bytes (None: unknown) of an image.
 
         Raises DataExists, StoreFull (also when ``size`` cannot fit), StoreUnwritable.
+        """
+        ...
+
+    def adopt(self, image_id: str, fd: int) -> Writer | None:
+        """Take the whole file open as ``fd``, which nobody will write again, as an image's data.
+
+        None when it cannot become this store's, so that it must be copied.  Raises as ``create``.
         """
         ...
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 
 from headrace import errors
 from headrace.model import IMAGE_ID, MIB
+from headrace.stores.arrivals import Arrivals
 from headrace.transfer.engine import FileSink
 from headrace.transfer.extent import Extent
 from headrace.transfer.writeback import start_writeback
@@ -48,6 +49,7 @@ class FilesystemWriter:
         self._fd = fd
         self._part = part
         self._pushed = 0
+        self.landed = 0
 
     @property
     def sink(self) -> FileSink:
@@ -113,11 +115,30 @@ class FilesystemWriter:
             raise
 
 
+class AdoptedFile(FilesystemWriter):
+    """A file that was written elsewhere on the store's file system, to be linked into the store."""
+
+    def __init__(self, store: "FilesystemStore", image_id: str, fd: int) -> None:
+        super().__init__(store, image_id, fd, None)
+        self._seen = _version(fd)
+        self.landed = os.fstat(fd).st_size
+
+    def commit(self) -> str:
+        fd = self._open_fd()
+        if _version(fd) != self._seen:
+            self.abort()
+            raise errors.UploadIncomplete(reason="its file was written to while it was hashed")
+        with _translated():
+            os.fchmod(fd, self._store.file_perm or _MODE & ~_umask())
+        return super().commit()
+
+
 class FilesystemStore:
     """The files of one directory; see ``stores.base.Store``.
 
     ``file_perm`` is the mode of published files, 0 for what the umask leaves.  ``unnamed=False``
-    never uses unnamed files, whatever the file system can do.  The directory is created if missing;
+    never uses unnamed files, whatever the file system can do.  ``arrivals`` is swept together with
+    the store.  The directory is created if missing;
     one that may not be written makes a store that only reads.
 
     Raises ConfigurationError when ``datadir`` cannot be a directory or ``file_perm`` would keep the
@@ -133,6 +154,7 @@ class FilesystemStore:
         *,
         file_perm: int = 0,
         unnamed: bool = True,
+        arrivals: Arrivals | None = None,
     ) -> None:
         if file_perm and not file_perm & stat.S_IRUSR:
             raise errors.ConfigurationError(
@@ -142,6 +164,7 @@ class FilesystemStore:
         self.datadir = os.path.abspath(datadir)
         self.file_perm = file_perm
         self._unnamed = unnamed
+        self._arrivals = arrivals
         self._writable = self._prepare()
 
     @property
@@ -152,15 +175,27 @@ class FilesystemStore:
         return f"file://{self._path(image_id)}"
 
     def create(self, image_id: str, size: int | None) -> FilesystemWriter:
+        self._check_vacant(image_id)
+        with _translated():
+            if size is not None:
+                self._check_room(size)
+            fd, part = self._begin()
+        return FilesystemWriter(self, image_id, fd, part)
+
+    def adopt(self, image_id: str, fd: int) -> AdoptedFile | None:
+        self._check_vacant(image_id)
+        with _translated():
+            if os.fstat(fd).st_dev != os.stat(self.datadir).st_dev:
+                return None
+            return AdoptedFile(self, image_id, os.dup(fd))
+
+    def _check_vacant(self, image_id: str) -> None:
+        """Raises StoreUnwritable, DataExists."""
         if not self._writable:
             raise errors.StoreUnwritable()
         with _translated():
             if os.path.lexists(self._path(image_id)):
                 raise errors.DataExists(image_id=image_id)
-            if size is not None:
-                self._check_room(size)
-            fd, part = self._begin()
-        return FilesystemWriter(self, image_id, fd, part)
 
     def open(self, url: str) -> Extent:
         path = self._located(url)
@@ -176,7 +211,7 @@ class FilesystemStore:
             if not stat.S_ISREG(status.st_mode):
                 raise errors.NotFound()
             os.set_blocking(fd, True)
-            return Extent(fd, 0, status.st_size)
+            return Extent(fd, 0, status.st_size, path)
         except BaseException:
             os.close(fd)
             raise
@@ -199,7 +234,8 @@ class FilesystemStore:
             return 0
         with os.scandir(self.datadir) as entries:
             parts = [entry.path for entry in entries if _PART.fullmatch(entry.name)]
-        return sum(_sweep(part) for part in parts)
+        arrived = 0 if self._arrivals is None else self._arrivals.sweep()
+        return arrived + sum(_sweep(part) for part in parts)
 
     def _path(self, image_id: str) -> str:
         """Where an image's data lies; nothing but an image id ever becomes a file name."""
@@ -361,6 +397,19 @@ def _link(fd: int, part: str | None, name: str, directory: int) -> None:
         os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory, follow_symlinks=True)
     else:
         os.link(part, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+
+
+def _version(fd: int) -> tuple[int, int]:
+    """What of a file changes whenever it is written."""
+    status = os.fstat(fd)
+    return status.st_size, status.st_mtime_ns
+
+
+def _umask() -> int:
+    """The process's umask, which os.umask could only tell by changing it for a moment."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    return int(fields["Umask"], 8)
 
 
 def _part_name() -> str:

@@ -4,25 +4,30 @@ import contextlib
 import os
 from collections.abc import Callable
 
-OnClose = Callable[[int, bool], None]
+from headrace import errors
+
+OnClose = Callable[[int, bool | None], None]
 
 
 class Extent:
     """``length`` bytes of the regular file open as ``fd``, from ``offset``.
 
-    It owns the descriptor.  Any layer may pass it on, ``narrow`` it and subscribe to its end with
-    ``on_close``; only transfer/ opens it up.  It has a file's face (``fileno``, ``read``, ``tell``,
+    It owns the descriptor; ``path`` is the file's name, for a front end that opens it itself.  Any
+    layer may pass it on, ``narrow`` it and subscribe to its end with ``on_close``; only transfer/
+    opens it up.  It has a file's face (``fileno``, ``read``, ``tell``,
     ``seek``, ``close``) so that a host's ``wsgi.file_wrapper`` takes it as it is; the descriptor's
     own position is kept at ``offset``, where such hosts start.
     """
 
-    __slots__ = ("_observers", "_position", "fd", "length", "offset", "sent")
+    __slots__ = ("_left", "_observers", "_position", "fd", "length", "offset", "path", "sent")
 
-    def __init__(self, fd: int, offset: int, length: int) -> None:
+    def __init__(self, fd: int, offset: int, length: int, path: str = "") -> None:
         self.fd = fd
         self.offset = offset
         self.length = length
+        self.path = path
         self.sent = 0
+        self._left = False
         self._position = 0
         self._observers: list[OnClose] = []
         if offset:
@@ -38,8 +43,18 @@ class Extent:
         os.lseek(self.fd, self.offset, os.SEEK_SET)
 
     def on_close(self, observer: OnClose) -> None:
-        """Have ``observer(bytes_sent, ok)`` called once, when the extent is closed."""
+        """Have ``observer(bytes_sent, ok)`` called once, when the extent is closed.
+
+        ``ok`` is whether all of it was sent, None when that was left to a host.
+        """
         self._observers.append(observer)
+
+    def leave_to_host(self) -> None:
+        """Note that a host sends the bytes itself, which never says how many they were.
+
+        ``close`` then finds out whether the file was cut short underneath.
+        """
+        self._left = True
 
     @property
     def closed(self) -> bool:
@@ -69,11 +84,25 @@ class Extent:
         return self._position
 
     def close(self) -> None:
-        """Close the descriptor and tell the observers; harmless when closed already."""
+        """Close the descriptor and tell the observers; harmless when closed already.
+
+        Raises FileTruncated when the bytes were left to a host and are not all there: hosts that
+        meet the end of the file take it for the end of the answer, and would go on with the next.
+        """
         if self.fd < 0:
             return
         fd, self.fd = self.fd, -1
+        missing = self._missing(fd) if self._left else 0
         with contextlib.suppress(OSError):
             os.close(fd)
+        ok = None if self._left else self.sent == self.length
         for observer in self._observers:
-            observer(self.sent, self.sent == self.length)
+            observer(self.sent, ok)
+        if missing:
+            raise errors.FileTruncated(missing=missing, moved=self.length - missing)
+
+    def _missing(self, fd: int) -> int:
+        try:
+            return max(self.offset + self.length - os.fstat(fd).st_size, 0)
+        except OSError:  # of a file server: nothing is known
+            return 0

@@ -4,7 +4,8 @@ import falcon
 
 from headrace import errors
 from headrace.api import intake
-from headrace.api.delivery import deliver
+from headrace.api.delivery import Delivery
+from headrace.api.offload import ArrivedBody, Offload
 from headrace.api.requests import media_type
 from headrace.service.content import Content
 
@@ -12,21 +13,44 @@ from headrace.service.content import Content
 class FileHandler:
     """An image's data, up and down."""
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: Content, delivery: Delivery, offload: Offload) -> None:
         self._content = content
+        self._delivery = delivery
+        self._offload = offload
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         image, extent = self._content.download(req.context.caller, image_id)
         if extent is None:
             resp.status = falcon.HTTP_204
         else:
-            deliver(req, resp, image, extent)
+            self._delivery.deliver(req, resp, image, extent)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
+        resp.status = falcon.HTTP_204
+        if self._offload.asks(req.env):
+            self._permit(req, image_id)
+            return
         media_type(req, "application/octet-stream")
         announced = _announced_size(req)
-        self._content.upload(req.context.caller, image_id, intake.body(req.env), announced)
-        resp.status = falcon.HTTP_204
+        caller = req.context.caller
+        arrival = self._offload.arrival(req.env)
+        if arrival is None:
+            self._content.upload(caller, image_id, intake.body(req.env), announced)
+            return
+        with arrival:
+            self._content.upload(caller, image_id, ArrivedBody(arrival), announced)
+
+    def _permit(self, req: falcon.Request, image_id: str) -> None:
+        """Let an upload's body be written to a file; Forbidden for whatever would refuse it.
+
+        nginx understands no other refusal, and then has the upload itself be refused, or taken.
+        """
+        try:
+            media_type(req, "application/octet-stream")
+            length = self._offload.permit(req.env)
+            self._content.check_upload(req.context.caller, image_id, length, _announced_size(req))
+        except errors.Error as error:
+            raise errors.Forbidden(reason=str(error)) from error
 
 
 def _announced_size(req: falcon.Request) -> int | None:

@@ -1,0 +1,519 @@
+"""headrace config: working configurations of the servers Headrace can live in or behind."""
+
+import grp
+import os
+import pwd
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from headrace.cli import output, settings
+from headrace.cli.address import Address, ListenAddress
+from headrace.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from oslo_config import cfg
+
+FRONTS = ("nginx", "apache", "haproxy")
+HOSTS = ("gunicorn", "uwsgi", "mod_wsgi")
+RECIPES: dict[str, str] = {
+    "nginx": "nginx.conf",
+    "apache": "apache.conf",
+    "haproxy": "haproxy.cfg",
+    "gunicorn": "gunicorn.conf",
+    "uwsgi": "uwsgi.ini",
+    "mod_wsgi": "mod_wsgi.conf",
+    "systemd": "headrace.service",
+}
+
+_PLACE = re.compile(r"@\{([^}]*)\}")
+_NAME = re.compile(r"<(\w+)>")
+_APACHE_MODULES = ("/usr/lib/apache2/modules", "/etc/httpd/modules", "/usr/lib64/httpd/modules")
+_APACHE_USERS = ("www-data", "apache", "http", "daemon")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a recipe is written for."""
+
+    conf: "cfg.ConfigOpts"
+    config_files: tuple[str, ...]
+    listen: Address
+    behind: str | None
+    no_auth: bool
+    front_user: str | None
+    certificate: str | None
+    key: str | None
+
+    @property
+    def state_dir(self) -> str:
+        from headrace import config
+
+        return config.state_dir(self.conf)
+
+    @property
+    def image_dir(self) -> str:
+        from headrace import config
+
+        return config.image_dir(self.conf)
+
+    @property
+    def owner(self) -> "pwd.struct_passwd":
+        """The user that Headrace runs as: whose the state directory is, else who is asking."""
+        try:
+            uid = os.stat(self.state_dir).st_uid
+        except FileNotFoundError:
+            uid = os.geteuid()
+        return _user(uid)
+
+    def environment(self) -> dict[str, str]:
+        """What a process must find in its environment to be configured like this."""
+        found = {"OS_HEADRACE__STATE_DIR": self.state_dir}
+        if self.config_files:
+            found["HEADRACE_CONFIG"] = ":".join(map(os.path.abspath, self.config_files))
+        if self.no_auth:
+            found["OS_HEADRACE__UNAUTHENTICATED_OK"] = "true"
+        return found
+
+    def serve(self, behind: str | None) -> list[str]:
+        """The words that start the embedded server."""
+        words = [_program("headrace"), "serve", "--state-dir", self.state_dir]
+        for file in self.config_files:
+            words += ["--config-file", os.path.abspath(file)]
+        if behind is not None:
+            words += ["--behind", behind]
+        else:
+            words += ["--host", self.listen.host, "--port", str(self.listen.port)]
+        if self.no_auth:
+            words.append("--unauthenticated-ok")
+        return words
+
+
+@click.command("config")
+@click.argument("server", type=click.Choice(list(RECIPES)))
+@settings.settings_options
+@click.option(
+    "--listen",
+    type=ListenAddress(),
+    default="127.0.0.1:9292",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where clients connect.",
+)
+@click.option(
+    "--certificate",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Speak TLS with this certificate (and its chain); PEM.",
+)
+@click.option(
+    "--key", type=click.Path(dir_okay=False), metavar="FILE", help="The certificate's key; PEM."
+)
+@click.option(
+    "--front-user",
+    metavar="USER",
+    help="Whom Apache runs as, who must be able to read the images [www-data, or apache].",
+)
+@click.option(
+    "--behind",
+    type=click.Choice(FRONTS),
+    help="For systemd: the server in front of the service.",
+)
+@click.option(
+    "--no-auth",
+    is_flag=True,
+    help="Write a configuration that serves everybody who can connect, without authentication.",
+)
+def command(
+    *,
+    server: str,
+    state_dir: str | None,
+    config_files: tuple[str, ...],
+    listen: Address,
+    certificate: str | None,
+    key: str | None,
+    front_user: str | None,
+    behind: str | None,
+    no_auth: bool,
+) -> None:
+    """Write a configuration of SERVER for the present settings, to be used as it is.
+
+    nginx, apache and haproxy stand in front of `headrace serve --behind`, gunicorn, uwsgi and
+    mod_wsgi run the service themselves, systemd starts it.  What the settings do not allow, such as
+    images that the server could not read, is said instead.
+
+    \b
+        headrace config nginx > headrace-nginx.conf
+        nginx -c "$PWD/headrace-nginx.conf"
+    """
+    if behind is not None and server != "systemd":
+        raise UsageError(reason="--behind goes with systemd")
+    if (certificate is None) != (key is None):
+        raise UsageError(reason="--certificate and --key go together")
+    if certificate is not None and server in ("systemd", "uwsgi"):
+        raise UsageError(reason=f"TLS ends in front: {server} takes no --certificate")
+    conf = settings.load(state_dir, config_files)
+    setup = Setup(
+        conf, config_files, listen, behind, no_auth, front_user,
+        certificate and os.path.abspath(certificate), key and os.path.abspath(key),
+    )  # fmt: skip
+    click.echo(_write(server, setup), nl=False)
+    if not (no_auth or conf.headrace.unauthenticated_ok) and (
+        server in FRONTS or behind is not None or not listen.is_loopback
+    ):
+        output.note(
+            "nobody is authenticated, so what comes through a proxy or from another machine is "
+            "refused (403); --no-auth serves everybody who can connect"
+        )
+
+
+def _write(server: str, setup: Setup) -> str:
+    template = files("headrace").joinpath("recipes", RECIPES[server]).read_text(encoding="utf-8")
+    values = _common(setup, server) | _VALUES[server](setup)
+    quote = _QUOTES[server]
+
+    def fill(match: re.Match[str]) -> str:
+        kind, colon, text = match[1].partition(":")
+        if kind == "quoted" and colon:
+            return quote(_NAME.sub(lambda name: values[name[1]], text))
+        return values[match[1]]
+
+    text = _PLACE.sub(fill, template)
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _common(setup: Setup, server: str) -> dict[str, str]:
+    from headrace import config
+
+    conf = setup.conf
+    owner = setup.owner
+    behind = server if server in FRONTS else setup.behind
+    notes = "#\n# Without authentication: whoever can connect is an administrator.\n"
+    return {
+        "serve": shlex.join(setup.serve(behind)),
+        "notes": notes if setup.no_auth or conf.headrace.unauthenticated_ok else "",
+        "user": owner.pw_name,
+        "group": _group(owner.pw_gid),
+        "state_dir": setup.state_dir,
+        "image_dir": setup.image_dir,
+        "offload_dir": config.offload_dir(conf),
+        "socket": config.unix_socket(conf),
+        "stall": str(max(1, round(conf.headrace.stall_timeout))),
+        "threads": str(conf.headrace.threads),
+        "listen": str(setup.listen),
+        "port": str(setup.listen.port),
+        "x_accel_location": conf.headrace.x_accel_location,
+    }
+
+
+# --- the values of each recipe
+
+
+def _nginx(setup: Setup) -> dict[str, str]:
+    listen = str(setup.listen)
+    tls = "        # TLS: `headrace config nginx --certificate FILE --key FILE` adds it.\n"
+    if setup.certificate and setup.key:
+        listen += " ssl"
+        tls = (
+            f"        ssl_certificate {_quoted_nginx(setup.certificate)};\n"
+            f"        ssl_certificate_key {_quoted_nginx(setup.key)};\n"
+            "        ssl_protocols TLSv1.2 TLSv1.3;\n"
+        )
+    return {"listen": listen, "tls": tls, "sendfile": "on" if _zero_copy(setup) else "off"}
+
+
+def _apache(setup: Setup) -> dict[str, str]:
+    user = _apache_user(setup)
+    check_readable(setup, user)
+    return {
+        "user": user.pw_name,
+        "group": _group(user.pw_gid),
+        **_apache_values(setup),
+    }
+
+
+def _mod_wsgi(setup: Setup) -> dict[str, str]:
+    import headrace
+    from headrace.server import __file__ as server_package
+
+    script = Path(server_package).with_name("wsgi.py")
+    package_dir = str(Path(headrace.__file__).parents[1])
+    paths = [package_dir, *(path for path in sys.path if path.endswith("-packages"))]
+    names = setup.environment()
+    user = _mod_wsgi_user(setup)
+    return {
+        "user": user.pw_name,
+        "group": _group(user.pw_gid),
+        "python_path": ":".join(dict.fromkeys(paths)),
+        "script": str(script),
+        "script_dir": str(script.parent),
+        "set_env": "".join(
+            f"    SetEnv {name} {_quoted_apache(value)}\n" for name, value in names.items()
+        ),
+        **_apache_values(setup),
+    }
+
+
+def _apache_values(setup: Setup) -> dict[str, str]:
+    modules = next((each for each in _APACHE_MODULES if os.path.isdir(each)), _APACHE_MODULES[0])
+    tls_modules, tls = (
+        "",
+        "    # TLS: mod_ssl, SSLEngine on and the certificate, or --certificate.\n",
+    )
+    if setup.certificate and setup.key:
+        tls_modules = (
+            "<IfModule !ssl_module>\n"
+            f"    LoadModule socache_shmcb_module {modules}/mod_socache_shmcb.so\n"
+            f"    LoadModule ssl_module {modules}/mod_ssl.so\n"
+            "</IfModule>\n"
+        )
+        tls = (
+            "    SSLEngine on\n"
+            f"    SSLCertificateFile {_quoted_apache(setup.certificate)}\n"
+            f"    SSLCertificateKeyFile {_quoted_apache(setup.key)}\n"
+            "    SSLProtocol -all +TLSv1.2 +TLSv1.3\n"
+        )
+    return {
+        "modules": modules,
+        "tls_modules": tls_modules,
+        "tls": tls,
+        "Sendfile": "On" if _zero_copy(setup) else "Off",
+    }
+
+
+def _haproxy(setup: Setup) -> dict[str, str]:
+    from headrace import config
+
+    tls = ""
+    if setup.certificate and setup.key:
+        # HAProxy looks for the key beside the certificate.
+        beside = (setup.certificate, f"{setup.certificate}.key")
+        if setup.key not in beside:
+            raise UsageError(
+                reason=f"HAProxy wants the key in the certificate's file or as {beside[1]}"
+            )
+        tls = f" ssl crt {_quoted_haproxy(setup.certificate)} ssl-min-ver TLSv1.2"
+    return {
+        "tls": tls,
+        "haproxy_socket": _quoted_haproxy(f"unix@{config.unix_socket(setup.conf)}"),
+    }
+
+
+def _gunicorn(setup: Setup) -> dict[str, str]:
+    raw_env = [f"{name}={value}" for name, value in setup.environment().items()]
+    line = "" if _zero_copy(setup) else "sendfile = False\n"
+    if setup.certificate and setup.key:
+        line += f"# With TLS everything is copied.\ncertfile = {setup.certificate!r}\n"
+        line += f"keyfile = {setup.key!r}\n"
+    return {
+        "gunicorn": _program("gunicorn"),
+        "bind": repr(str(setup.listen)),
+        "raw_env": repr(raw_env),
+        "sendfile_line": line,
+    }
+
+
+def _uwsgi(setup: Setup) -> dict[str, str]:
+    env = setup.environment()
+    return {
+        "uwsgi": _program("uwsgi", "pyuwsgi"),
+        "env": "\n".join(f"env = {name}={_plain_uwsgi(value)}" for name, value in env.items()),
+        "sendfile": "" if _zero_copy(setup) else "disable-sendfile = true\n",
+    }
+
+
+def _systemd(setup: Setup) -> dict[str, str]:
+    words = setup.serve(setup.behind)
+    state_directory = "StateDirectory=headrace\nStateDirectoryMode=0750\n"
+    return {
+        "exec_start": " ".join(map(_quoted_systemd, words)),
+        "state_directory": state_directory if setup.state_dir == "/var/lib/headrace" else "",
+        "writable": " ".join(
+            _quoted_systemd(path) for path in dict.fromkeys((setup.state_dir, setup.image_dir))
+        ),
+        # serve's --drain-timeout, and time to clean up.
+        "stop_seconds": "75",
+    }
+
+
+_VALUES: dict[str, Callable[[Setup], dict[str, str]]] = {
+    "nginx": _nginx,
+    "apache": _apache,
+    "haproxy": _haproxy,
+    "gunicorn": _gunicorn,
+    "uwsgi": _uwsgi,
+    "mod_wsgi": _mod_wsgi,
+    "systemd": _systemd,
+}
+
+
+# --- what the front may read
+
+
+def check_readable(setup: Setup, user: "pwd.struct_passwd") -> None:
+    """Raises ConfigurationError when ``user`` could not read image files, and says what to do."""
+    groups = set(os.getgrouplist(user.pw_name, user.pw_gid))
+    path = Path(setup.image_dir)
+    for directory in [*reversed(path.parents), path]:
+        try:
+            status = directory.stat()
+        except FileNotFoundError:
+            break
+        if not _may(status, user.pw_uid, groups, 0o1):
+            raise ConfigurationError(
+                reason=f"{user.pw_name} may not enter {directory}; put it into the group "
+                f"{_group(status.st_gid)} and let that group in, or let others in"
+            )
+    mode = int(setup.conf.glance_store.filesystem_store_file_perm, 8)
+    owner = setup.owner
+    if user.pw_uid not in (0, owner.pw_uid):
+        shared = owner.pw_gid in groups
+        wanted = 0o040 if shared else 0o004
+        if not (mode or 0o666 & ~_umask()) & wanted:
+            raise ConfigurationError(
+                reason=f"{user.pw_name} could not read the images: set filesystem_store_file_perm "
+                f"to {'0640' if shared else '0644'} in [glance_store]"
+            )
+    for file in _some(path):
+        if not _may(file.stat(), user.pw_uid, groups, 0o4):
+            raise ConfigurationError(
+                reason=f"{user.pw_name} may not read {file}, which is older than the setting of "
+                "filesystem_store_file_perm: change its mode"
+            )
+
+
+def _some(directory: Path) -> list[Path]:
+    """A few files of the directory, if it can be read."""
+    found: list[Path] = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                    found.append(Path(entry.path))
+                if len(found) >= 100:
+                    break
+    except OSError:
+        return []
+    return found
+
+
+def _may(status: os.stat_result, uid: int, groups: set[int], bit: int) -> bool:
+    if uid == 0:
+        return True
+    if status.st_uid == uid:
+        return bool(status.st_mode & bit << 6)
+    return bool(status.st_mode & (bit << 3 if status.st_gid in groups else bit))
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)  # nothing else runs in this process
+    os.umask(mask)
+    return mask
+
+
+def _apache_user(setup: Setup) -> "pwd.struct_passwd":
+    names = [setup.front_user] if setup.front_user else list(_APACHE_USERS)
+    for name in names:
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise UsageError(reason=f"no user {' or '.join(names)} here; name Apache's by --front-user")
+
+
+def _mod_wsgi_user(setup: Setup) -> "pwd.struct_passwd":
+    """Whom Apache runs as, and Headrace with it: never root; the state directory's owner."""
+    owner = setup.owner
+    user = owner if owner.pw_uid and not setup.front_user else _apache_user(setup)
+    if os.path.exists(setup.state_dir) and user.pw_uid != owner.pw_uid:
+        raise ConfigurationError(
+            reason=f"within Apache Headrace runs as {user.pw_name}, but {setup.state_dir} belongs "
+            f"to {owner.pw_name}: give it to {user.pw_name}, or name a user by --front-user"
+        )
+    return user
+
+
+# --- words in the manner of each configuration
+
+
+def _zero_copy(setup: Setup) -> bool:
+    from headrace.transfer import engine
+
+    engine.enable(setup.conf.headrace.sendfile)
+    return engine.enabled()
+
+
+def _user(uid: int) -> "pwd.struct_passwd":
+    try:
+        return pwd.getpwuid(uid)
+    except KeyError:
+        raise ConfigurationError(reason=f"user {uid} has no name here") from None
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        raise ConfigurationError(reason=f"group {gid} has no name here") from None
+
+
+def _program(*names: str) -> str:
+    """The absolute path of a program of this environment, else of the PATH, else its name."""
+    for name in names:
+        beside = Path(sys.executable).with_name(name)
+        if beside.exists():
+            return str(beside)
+    return next(filter(None, map(shutil.which, names)), names[0])
+
+
+def _refuse(path: str, forbidden: str, server: str) -> None:
+    for character in path:
+        if character in forbidden or not character.isprintable():
+            raise ConfigurationError(
+                reason=f"{server} cannot express {path!r}: it contains {character!r}"
+            )
+
+
+def _quoted_nginx(text: str) -> str:
+    _refuse(text, "$", "nginx")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _quoted_apache(text: str) -> str:
+    _refuse(text, "$%", "Apache")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _quoted_haproxy(text: str) -> str:
+    _refuse(text, "'", "HAProxy")
+    return f"'{text}'"
+
+
+def _plain_uwsgi(text: str) -> str:
+    _refuse(text, "$%@", "uWSGI")
+    return text
+
+
+def _quoted_systemd(text: str) -> str:
+    _refuse(text, "", "systemd")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"' if re.search(r"[\s\"'\\;]", text) else escaped
+
+
+_QUOTES: dict[str, Callable[[str], str]] = {
+    "nginx": _quoted_nginx,
+    "apache": _quoted_apache,
+    "mod_wsgi": _quoted_apache,
+    "haproxy": _quoted_haproxy,
+    "gunicorn": repr,
+    "uwsgi": _plain_uwsgi,
+    "systemd": _quoted_systemd,
+}
