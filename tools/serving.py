@@ -50,14 +50,11 @@ class Serving:
     @property
     def pid(self) -> int:
         """The server's main process: the child of what it runs under, if anything."""
-        return _children(self.process.pid)[0] if self.under else self.process.pid
+        return children(self.process.pid)[0] if self.under else self.process.pid
 
     def pids(self) -> list[int]:
         """The server's main process, then its workers and theirs."""
-        found = [self.pid]
-        for pid in found:
-            found.extend(_children(pid))
-        return found
+        return family(self.pid)
 
     def stop(self) -> int:
         """End it as an operator would, by SIGTERM; returns its exit status."""
@@ -105,7 +102,16 @@ def serving(
         process.stdout.close()
 
 
-def _children(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """A process, its children and theirs."""
+    found = [pid]
+    for each in found:
+        found.extend(children(each))
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The child processes of a process; none when it is gone."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for children in Path(f"/proc/{pid}/task").glob("*/children"):

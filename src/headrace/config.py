@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from oslo_config import cfg
 
@@ -247,7 +248,8 @@ def state_dir(conf: cfg.ConfigOpts) -> str:
 
 def database_url(conf: cfg.ConfigOpts) -> str:
     """The database's URL in force."""
-    return conf.database.connection or f"sqlite:///{state_dir(conf)}/headrace.db"
+    # Quoted, since SQLAlchemy takes the path out of a URL by the rules of URLs.
+    return conf.database.connection or f"sqlite:///{quote(state_dir(conf))}/headrace.db"
 
 
 def image_dir(conf: cfg.ConfigOpts) -> str:

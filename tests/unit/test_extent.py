@@ -22,19 +22,25 @@ def extent(tmp_path: Path) -> Iterator[Extent]:
 
 def test_it_reads_as_a_file_of_its_own(extent: Extent) -> None:
     assert extent.read(10) == CONTENT[100:110]
-    assert extent.tell() == 10
+    assert extent.tell() == 110
     assert extent.read() == CONTENT[110:600]
     assert extent.read(1) == b""
 
 
 @pytest.mark.parametrize(
     ("position", "whence", "then"),
-    [(7, os.SEEK_SET, 7), (-1, os.SEEK_END, 499), (5, os.SEEK_CUR, 15), (9999, os.SEEK_SET, 500)],
+    [
+        (107, os.SEEK_SET, 107),
+        (-1, os.SEEK_END, 599),
+        (5, os.SEEK_CUR, 115),
+        (9999, os.SEEK_SET, 600),
+        (0, os.SEEK_SET, 100),
+    ],
 )
 def test_it_seeks_within_itself(extent: Extent, position: int, whence: int, then: int) -> None:
     extent.read(10)
     assert extent.seek(position, whence) == extent.tell() == then
-    assert extent.read(3) == CONTENT[100 + then : min(100 + then + 3, 600)]
+    assert extent.read(3) == CONTENT[then : min(then + 3, 600)]
 
 
 def test_the_descriptor_stands_where_it_starts(extent: Extent) -> None:

@@ -20,6 +20,7 @@ themselves.  They do not know the ``Content-Range`` that old clients send in req
 leaves through the host, as above.
 """
 
+import os
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ class Delivery:
             name = extent.path.removeprefix(f"{self.image_dir}/")
             resp.set_header("X-Accel-Redirect", f"{self.accel_location}{quote(name)}")
         elif self.mode is Mode.X_SENDFILE:
-            resp.set_header("X-Sendfile", quote(extent.path))
+            # Its bytes as they are: mod_xsendfile reads no escapes, or is told not to.
+            resp.set_header("X-Sendfile", os.fsencode(extent.path).decode("latin-1"))
         else:
             return False
         extent.leave_to_host()
@@ -144,8 +146,8 @@ class _Blocks:
         extent = self._extent
         while block := extent.read(MIB):
             yield block
-        if missing := extent.length - extent.tell():
-            raise errors.FileTruncated(missing=missing, moved=extent.tell())
+        if missing := extent.length - extent.sent:
+            raise errors.FileTruncated(missing=missing, moved=extent.sent)
 
     def close(self) -> None:
         self._extent.close()

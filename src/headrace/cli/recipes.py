@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import re
+import resource
 import shlex
 import shutil
 import sys
@@ -37,6 +38,7 @@ RECIPES: dict[str, str] = {
 _PLACE = re.compile(r"@\{([^}]*)\}")
 _NAME = re.compile(r"<(\w+)>")
 _APACHE_MODULES = ("/usr/lib/apache2/modules", "/etc/httpd/modules", "/usr/lib64/httpd/modules")
+_MOST_FILES = 32768
 _APACHE_USERS = ("www-data", "apache", "http", "daemon")
 
 
@@ -227,7 +229,13 @@ def _nginx(setup: Setup) -> dict[str, str]:
             f"        ssl_certificate_key {_quoted_nginx(setup.key)};\n"
             "        ssl_protocols TLSv1.2 TLSv1.3;\n"
         )
-    return {"listen": listen, "tls": tls, "sendfile": "on" if _zero_copy(setup) else "off"}
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return {
+        "listen": listen,
+        "tls": tls,
+        "sendfile": "on" if _zero_copy(setup) else "off",
+        "files": str(min(most, _MOST_FILES) if most != resource.RLIM_INFINITY else _MOST_FILES),
+    }
 
 
 def _apache(setup: Setup) -> dict[str, str]:
@@ -488,7 +496,7 @@ def _quoted_nginx(text: str) -> str:
 
 
 def _quoted_apache(text: str) -> str:
-    _refuse(text, "$%", "Apache")
+    _refuse(text, "$", "Apache")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

@@ -124,9 +124,13 @@ def _migrate(connection: Connection, chain: str, version_table: str, *, up: bool
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.set_main_option("version_locations", str(_MIGRATIONS / chain))
-    config.set_main_option("path_separator", "newline")
+    options = {
+        "script_location": str(_MIGRATIONS),
+        "version_locations": str(_MIGRATIONS / chain),
+        "path_separator": "newline",
+    }
+    for name, value in options.items():
+        config.set_main_option(name, value.replace("%", "%%"))  # a configparser's manner
     config.attributes.update(connection=connection, version_table=version_table)
     if up:
         command.upgrade(config, "head")

@@ -75,13 +75,15 @@ class Extent:
         return data
 
     def tell(self) -> int:
-        return self._position
+        """The position in the file: mod_wsgi starts from it as others do from the descriptor's."""
+        return self.offset + self._position
 
     def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position, relative to the extent (not to the file)."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.length}[whence]
-        self._position = min(max(base + position, 0), self.length)
-        return self._position
+        """Move the position, which stays within the extent; returns it, as ``tell`` does."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self.offset + self.length}
+        wanted = base[whence] + position
+        self._position = min(max(wanted - self.offset, 0), self.length)
+        return self.tell()
 
     def close(self) -> None:
         """Close the descriptor and tell the observers; harmless when closed already.

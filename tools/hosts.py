@@ -1,0 +1,326 @@
+"""Every host and front that Headrace can be deployed with, run for tests and benchmarks.
+
+Each is the real program, with the configuration that ``headrace config`` writes for it and nothing
+else.  As root, what stands behind or within nginx, Apache or HAProxy runs as www-data, as it would
+in production.
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tools import strace, system_environment
+from tools.serving import READY, environment, family
+
+ROOT = Path(__file__).parents[1]
+GUARD = 60.0  # seconds; a hang guard
+SBIN = "/usr/sbin:/sbin"
+
+
+@dataclass
+class Place:
+    """What a deployment is given: directories, the user it runs as, the Python it runs with.
+
+    ``tracer`` is the path of strace if the programs are to run under it.
+    """
+
+    directory: Path
+    tracer: str | None
+    conf: str
+    user: str | None = None
+    python: Path = Path(sys.executable)
+    packages: Path = ROOT / "src"
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def state_dir(self) -> Path:
+        return self.directory / "state"
+
+    @property
+    def settings(self) -> list[str]:
+        file = self.directory / "headrace.conf"
+        file.write_text(self.conf)
+        return ["--state-dir", str(self.state_dir), "--config-file", str(file)]
+
+    def become(self) -> list[object]:
+        """The words that run a program as the place's user."""
+        if self.user is None:
+            return []
+        return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--init-groups", "--"]
+
+    def prefix(self, program: str) -> Path:
+        return self.directory / "traces" / program
+
+    def log(self, program: str) -> Path:
+        return self.directory / f"{program}.log"
+
+    def start(self, program: str, words: Sequence[object], **env: str) -> None:
+        """Run a program in the background; its output goes to its log."""
+        under: list[str] = []
+        if self.tracer is not None:
+            self.prefix(program).parent.mkdir(exist_ok=True)
+            under = strace.command(self.tracer, self.prefix(program))
+        env = {"PATH": f"{os.environ['PATH']}:{SBIN}", "PYTHONPATH": str(self.packages), **env}
+        with self.log(program).open("ab") as log:
+            self.processes[program] = subprocess.Popen(
+                [*under, *map(str, words)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env=environment(env),
+                start_new_session=True,
+            )
+
+    def recipe(self, server: str, port: int, *options: str) -> Path:
+        """What ``headrace config`` writes for ``server``, as a file."""
+        file = self.directory / f"{server}.conf"
+        words = [str(self.python), "-m", "headrace", "config", server, *self.settings, "--no-auth"]
+        done = subprocess.run(
+            [*words, "--listen", f"127.0.0.1:{port}", *options],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd=self.directory,
+            env=environment({"PYTHONPATH": str(self.packages)}),
+        )
+        if done.returncode:
+            raise RuntimeError(f"headrace config {server} failed: {done.stderr.decode()}")
+        file.write_bytes(done.stdout)
+        return file
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            for pid in reversed(family(process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait(GUARD)
+
+    def logs(self) -> str:
+        """What all its programs said, for a failure's message."""
+        files = [*self.directory.glob("*.log"), *self.state_dir.glob("*error.log")]
+        return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')}" for file in files)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A running deployment.
+
+    ``sender`` is the program that puts image data on the wire, ``ours`` the one with Python in it.
+    """
+
+    name: str
+    port: int
+    place: Place
+    sender: str
+    ours: str
+
+    @property
+    def state_dir(self) -> Path:
+        return self.place.state_dir
+
+    @property
+    def image_dir(self) -> Path:
+        return self.state_dir / "images"
+
+    def pids(self) -> list[int]:
+        """All processes that take part, the front's too."""
+        return [pid for process in self.place.processes.values() for pid in family(process.pid)]
+
+    def carried(self, program: str) -> strace.Carried:
+        """What went through sockets in a program that runs under strace."""
+        return strace.on_sockets(self.place.prefix(program))
+
+    def logs(self) -> str:
+        return self.place.logs()
+
+
+# --- the hosts
+
+
+def _embedded(place: Place, port: int) -> None:
+    words = [place.python, "-m", "headrace", "serve", *place.settings, "--port", str(port)]
+    place.start("headrace", words)
+
+
+def _gunicorn(worker: str) -> Callable[[Place, int], None]:
+    def run(place: Place, port: int) -> None:
+        recipe = place.recipe("gunicorn", port)
+        words: list[object] = [
+            place.python,
+            "-m",
+            "gunicorn",
+            "-c",
+            recipe,
+            "--worker-class",
+            worker,
+        ]
+        if worker == "sync":
+            words += ["--workers", "3", "--threads", "1"]
+        place.start("gunicorn", words)
+
+    return run
+
+
+def _uwsgi(*options: str) -> Callable[[Place, int], None]:
+    def run(place: Place, port: int) -> None:
+        recipe = place.recipe("uwsgi", port)
+        kept = [
+            line
+            for line in recipe.read_text().splitlines()
+            if not any(line.startswith(f"{option.split('=')[0]} =") for option in options)
+        ]
+        recipe.write_text("\n".join([*kept, *(each for each in options if "=" in each)]) + "\n")
+        words = [place.python.with_name("pyuwsgi"), "--ini", recipe]
+        place.start("uwsgi", [*words, "--http-socket", f"127.0.0.1:{port}"])
+
+    return run
+
+
+def _behind(front: str, place: Place) -> None:
+    words = [place.python, "-m", "headrace", "serve", *place.settings, "--behind", front]
+    place.start("headrace", [*place.become(), *words, "--unauthenticated-ok"])
+    deadline = time.monotonic() + GUARD
+    while READY not in place.log("headrace").read_text():
+        if place.processes["headrace"].poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"Headrace did not start:\n{place.logs()}")
+        time.sleep(0.02)
+
+
+def _nginx(place: Place, port: int) -> None:
+    _behind("nginx", place)
+    recipe = place.recipe("nginx", port)
+    place.start("nginx", ["nginx", "-e", "stderr", "-c", recipe, "-g", "daemon off;"])
+
+
+def _apache(place: Place, port: int) -> None:
+    _behind("apache", place)
+    place.start("apache", ["apache2", "-f", place.recipe("apache", port), "-DFOREGROUND"])
+
+
+def _haproxy(place: Place, port: int) -> None:
+    _behind("haproxy", place)
+    place.start("haproxy", ["haproxy", "-db", "-f", place.recipe("haproxy", port)])
+
+
+def _mod_wsgi(*options: str) -> Callable[[Place, int], None]:
+    def run(place: Place, port: int) -> None:
+        recipe = place.recipe("mod_wsgi", port)
+        if "copying" in options:
+            recipe.write_text(
+                recipe.read_text()
+                .replace("SetEnv OS_HEADRACE__DELIVERY x-sendfile", "")
+                .replace("XSendFile On", "XSendFile Off")
+            )
+        daemon = [] if not options else ["-D", "HEADRACE_DAEMON"]
+        place.start("apache", ["apache2", "-f", recipe, *daemon, "-DFOREGROUND"])
+
+    return run
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a host is run, what must be installed for it, and whom its parts are."""
+
+    run: Callable[[Place, int], None]
+    needs: tuple[str, ...] = ()
+    sender: str = "headrace"
+    ours: str = "headrace"
+    apart: bool = False  # in a directory and an environment that other users can read
+    name_of_place: str = "a b'c%41+d&e"
+
+
+KINDS: dict[str, Kind] = {
+    "embedded": Kind(_embedded),
+    "gunicorn-gthread": Kind(_gunicorn("gthread"), sender="gunicorn", ours="gunicorn"),
+    "gunicorn-sync": Kind(_gunicorn("sync"), sender="gunicorn", ours="gunicorn"),
+    # uWSGI's files cannot say "%".
+    "uwsgi-offload": Kind(_uwsgi(), ("pyuwsgi",), "uwsgi", "uwsgi", name_of_place="a b"),
+    "uwsgi-threads": Kind(
+        _uwsgi("offload-threads"), ("pyuwsgi",), "uwsgi", "uwsgi", name_of_place="a b"
+    ),
+    "uwsgi-processes": Kind(
+        _uwsgi("offload-threads", "threads", "processes=4"),
+        ("pyuwsgi",), "uwsgi", "uwsgi", name_of_place="a b",
+    ),
+    "mod_wsgi-embedded": Kind(_mod_wsgi(), ("apache2",), "apache", "apache", apart=True),
+    "mod_wsgi-daemon": Kind(_mod_wsgi("copying"), ("apache2",), "apache", "apache", apart=True),
+    "mod_wsgi-daemon-x-sendfile": Kind(
+        _mod_wsgi("daemon"), ("apache2",), "apache", "apache", apart=True
+    ),
+    "nginx": Kind(_nginx, ("nginx",), "nginx", apart=True),
+    "apache": Kind(_apache, ("apache2",), "apache", apart=True),
+    "haproxy": Kind(  # HAProxy's files cannot say "'"
+        _haproxy, ("haproxy",), "haproxy", apart=True, name_of_place="a b%41+d&e"
+    ),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def running(name: str, *, tracer: str | None = None, conf: str = "") -> Iterator[Host]:
+    """Run the host; nothing of it is left afterwards.
+
+    ``conf`` is the text of a configuration file of Headrace's.
+    """
+    kind = KINDS[name]
+    # Not below the directory of the tests, which other users may not enter.
+    parent = Path(tempfile.mkdtemp(prefix="headrace-", dir="/var/tmp"))
+    parent.chmod(0o755)
+    place = Place(parent / kind.name_of_place, tracer, conf)
+    try:
+        place.directory.mkdir()
+        if kind.apart:
+            _set_apart(place)
+        port = free_port()
+        kind.run(place, port)
+        host = Host(name, port, place, kind.sender, kind.ours)
+        _wait_until_it_answers(host)
+        yield host
+    finally:
+        place.stop()
+        shutil.rmtree(parent)
+
+
+def missing(name: str) -> str | None:
+    """What the host needs and is not installed here."""
+    path = f"{os.environ['PATH']}:{SBIN}:{Path(sys.executable).parent}"
+    return next((need for need in KINDS[name].needs if shutil.which(need, path=path) is None), None)
+
+
+def _set_apart(place: Place) -> None:
+    """Give the place what other users can read, and one of them to run as, if this one is root."""
+    place.python = system_environment.ensure() / "bin" / "python"
+    place.packages = system_environment.copy_of_headrace(place.directory / "packages")
+    place.state_dir.mkdir(mode=0o750)
+    if os.geteuid() == 0:
+        place.user = "www-data"
+        user = pwd.getpwnam(place.user)
+        os.chown(place.state_dir, user.pw_uid, user.pw_gid)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _wait_until_it_answers(host: Host) -> None:
+    deadline = time.monotonic() + GUARD
+    while time.monotonic() < deadline:
+        if any(process.poll() is not None for process in host.place.processes.values()):
+            break
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", host.port), 5):
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"{host.name} did not start:\n{host.logs()}")

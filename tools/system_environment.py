@@ -1,0 +1,79 @@
+"""A second environment of Headrace's dependencies, for what runs as another user.
+
+Apache's mod_wsgi is built for the distribution's Python, and the users that nginx and Apache run
+as can read neither a checkout in somebody's home nor a Python installed there.  So this one is made
+with /usr/bin/python3 in a directory that all can read.
+
+``python -m tools.system_environment`` makes it, unless it is there, and prints where.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LOCK = ROOT / "requirements" / "headrace.lock"
+PYTHON = Path("/usr/bin/python3")
+
+
+def directory() -> Path:
+    """Where it is, or will be: a place per user and lock."""
+    version = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
+    return Path(f"/var/tmp/headrace-tests-{os.geteuid()}") / f"env-{version}"
+
+
+def ensure() -> Path:
+    """The environment's directory, made if need be.
+
+    Raises RuntimeError when it cannot be made, or when somebody else has put something there.
+    """
+    place = directory()
+    place.parent.mkdir(mode=0o755, exist_ok=True)
+    if place.parent.is_symlink() or place.parent.stat().st_uid != os.geteuid():
+        raise RuntimeError(f"{place.parent} belongs to somebody else")
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes may want it at once
+        if not (place / ".ready").exists():
+            _make(place)
+    return place
+
+
+def copy_of_headrace(into: Path) -> Path:
+    """Copy the package as it is now; the directory to be put on the Python path."""
+    shutil.copytree(
+        ROOT / "src" / "headrace",
+        into / "headrace",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    return into
+
+
+def _make(place: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        for old in place.parent.glob("env-*"):
+            if old.is_dir():
+                shutil.rmtree(old)
+        done = subprocess.run(
+            [ROOT / "tools" / "environment", place, LOCK, PYTHON],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{place} could not be made: {done.stdout.strip()}")
+        (place / ".ready").touch()
+    finally:
+        os.umask(before)
+
+
+if __name__ == "__main__":
+    try:
+        print(ensure())
+    except RuntimeError as error:
+        sys.exit(str(error))
