@@ -181,7 +181,7 @@ def _uwsgi(*options: str) -> Callable[[Place, int], None]:
         ]
         recipe.write_text("\n".join([*kept, *(each for each in options if "=" in each)]) + "\n")
         words = [place.python.with_name("pyuwsgi"), "--ini", recipe]
-        place.start("uwsgi", [*words, "--http-socket", f"127.0.0.1:{port}"])
+        place.start("uwsgi", words)
 
     return run
 

@@ -3,6 +3,7 @@
 import json
 import socket
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 GUARD = 30.0  # seconds; a hang guard
@@ -25,14 +26,17 @@ class Answer:
 
 
 class Wire:
-    """One connection."""
+    """One connection, to a port or to the Unix socket at a path."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1", receive_buffer: int = 0) -> None:
-        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    def __init__(self, port: int | Path, host: str = "127.0.0.1", receive_buffer: int = 0) -> None:
+        if isinstance(port, Path):
+            self.sock = socket.socket(socket.AF_UNIX)
+        else:
+            self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(GUARD)
-        self.sock.connect((host, port))
+        self.sock.connect(str(port) if isinstance(port, Path) else (host, port))
         self._read = b""
 
     def __enter__(self) -> Self:

@@ -18,6 +18,8 @@ uWSGI's file_wrapper sends the whole file whatever the descriptor's position.  I
 ``x-accel-redirect`` and ``x-sendfile`` name the file to nginx or Apache, which cut the range out
 themselves.  They do not know the ``Content-Range`` that old clients send in requests: such a range
 leaves through the host, as above.
+
+Images have no validators (ETag, Last-Modified), so no ``If-Range`` can hold: the answer is whole.
 """
 
 import os
@@ -77,7 +79,7 @@ class Delivery:
         size = extent.length
         legacy = None
         asked = None
-        if header := req.get_header("Range"):
+        if (header := req.get_header("Range")) and not req.get_header("If-Range"):
             asked = ranges.requested(header, size)
         elif legacy := req.get_header("Content-Range"):
             asked = ranges.legacy(legacy, size)
@@ -92,6 +94,10 @@ class Delivery:
             resp.status = falcon.HTTP_206
             resp.set_header("Content-Range", f"bytes {offset}-{offset + length - 1}/{size}")
         resp.content_length = extent.length
+        if req.env.get("mod_wsgi.process_group"):
+            # Apache does not look whether its daemon sent all that was announced; without this the
+            # next answer would make up for what a file cut short lacks.
+            resp.set_header("Connection", "close")
         # falcon's annotation names read()'s parameter differently; PEP 3333 passes it by position.
         resp.stream = cast(Any, self._body(req.env, extent, asked is not None))
 

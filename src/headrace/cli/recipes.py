@@ -35,6 +35,8 @@ RECIPES: dict[str, str] = {
     "systemd": "headrace.service",
 }
 
+DEFAULT_ADDRESS = Address("127.0.0.1", 9292)
+
 _PLACE = re.compile(r"@\{([^}]*)\}")
 _NAME = re.compile(r"<(\w+)>")
 _APACHE_MODULES = ("/usr/lib/apache2/modules", "/etc/httpd/modules", "/usr/lib64/httpd/modules")
@@ -49,6 +51,7 @@ class Setup:
     conf: "cfg.ConfigOpts"
     config_files: tuple[str, ...]
     listen: Address
+    listen_given: bool
     behind: str | None
     no_auth: bool
     front_user: str | None
@@ -105,10 +108,8 @@ class Setup:
 @click.option(
     "--listen",
     type=ListenAddress(),
-    default="127.0.0.1:9292",
-    show_default=True,
     metavar="HOST:PORT",
-    help="Where clients connect.",
+    help="Where clients connect [127.0.0.1:9292].",
 )
 @click.option(
     "--certificate",
@@ -139,7 +140,7 @@ def command(
     server: str,
     state_dir: str | None,
     config_files: tuple[str, ...],
-    listen: Address,
+    listen: Address | None,
     certificate: str | None,
     key: str | None,
     front_user: str | None,
@@ -164,12 +165,13 @@ def command(
         raise UsageError(reason=f"TLS ends in front: {server} takes no --certificate")
     conf = settings.load(state_dir, config_files)
     setup = Setup(
-        conf, config_files, listen, behind, no_auth, front_user,
+        conf, config_files, listen or DEFAULT_ADDRESS, listen is not None,
+        behind, no_auth, front_user,
         certificate and os.path.abspath(certificate), key and os.path.abspath(key),
     )  # fmt: skip
     click.echo(_write(server, setup), nl=False)
     if not (no_auth or conf.headrace.unauthenticated_ok) and (
-        server in FRONTS or behind is not None or not listen.is_loopback
+        server in FRONTS or behind is not None or not setup.listen.is_loopback
     ):
         output.note(
             "nobody is authenticated, so what comes through a proxy or from another machine is "
@@ -229,12 +231,11 @@ def _nginx(setup: Setup) -> dict[str, str]:
             f"        ssl_certificate_key {_quoted_nginx(setup.key)};\n"
             "        ssl_protocols TLSv1.2 TLSv1.3;\n"
         )
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     return {
         "listen": listen,
         "tls": tls,
         "sendfile": "on" if _zero_copy(setup) else "off",
-        "files": str(min(most, _MOST_FILES) if most != resource.RLIM_INFINITY else _MOST_FILES),
+        "files": str(_open_files()),
     }
 
 
@@ -311,6 +312,8 @@ def _haproxy(setup: Setup) -> dict[str, str]:
         tls = f" ssl crt {_quoted_haproxy(setup.certificate)} ssl-min-ver TLSv1.2"
     return {
         "tls": tls,
+        # A connection has two ends, and may be spliced through a pipe.
+        "connections": str((_open_files() - 256) // 4),
         "haproxy_socket": _quoted_haproxy(f"unix@{config.unix_socket(setup.conf)}"),
     }
 
@@ -331,9 +334,15 @@ def _gunicorn(setup: Setup) -> dict[str, str]:
 
 def _uwsgi(setup: Setup) -> dict[str, str]:
     env = setup.environment()
+    words = [_program("uwsgi", "pyuwsgi"), "--ini", "THIS_FILE"]
+    socket = f"http-socket = {setup.listen}\n" if setup.listen_given else ""
+    if not setup.listen_given:
+        # In the file, it would be listened on beside what the command line names.
+        words += ["--http-socket", str(setup.listen)]
     return {
-        "uwsgi": _program("uwsgi", "pyuwsgi"),
-        "env": "\n".join(f"env = {name}={_plain_uwsgi(value)}" for name, value in env.items()),
+        "start": " ".join(words),
+        "http_socket": socket,
+        "env": "\n".join(f"{name} = {_plain_uwsgi(value)}" for name, value in env.items()),
         "sendfile": "" if _zero_copy(setup) else "disable-sendfile = true\n",
     }
 
@@ -457,6 +466,12 @@ def _zero_copy(setup: Setup) -> bool:
 
     engine.enable(setup.conf.headrace.sendfile)
     return engine.enabled()
+
+
+def _open_files() -> int:
+    """How many files a process may have open at the most, here and within reason."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
 
 
 def _user(uid: int) -> "pwd.struct_passwd":

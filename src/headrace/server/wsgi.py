@@ -1,14 +1,15 @@
 """``application`` for foreign hosts: uWSGI, mod_wsgi, gunicorn.
 
 Configured by the environment: HEADRACE_CONFIG names configuration files, separated by colons; each
-option can also be set as ``OS_<GROUP>__<OPTION>``.  Where the host sets such variables for requests
-only (``SetEnv`` of Apache), those of the first request count.
+option can also be set as ``OS_<GROUP>__<OPTION>``.  Where a host sets such variables for requests
+only (``SetEnv`` of Apache), those of the first request count.  Under uWSGI they may also be options
+of its own file, since its ``env`` comes too late where Python was there first (pyuwsgi).
 """
 
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -36,7 +37,7 @@ def _build(environ: dict[str, Any]) -> app.Application:
     global _built
     with _building:
         if _built is None:
-            for name, value in environ.items():
+            for name, value in _given_by_host(environ):
                 if name == "HEADRACE_CONFIG" or name.startswith("OS_"):
                     os.environ.setdefault(name, value)
             files = [name for name in os.environ.get("HEADRACE_CONFIG", "").split(":") if name]
@@ -45,6 +46,15 @@ def _build(environ: dict[str, Any]) -> app.Application:
             _check_host(environ)
             _built = app.build(conf)
         return _built
+
+
+def _given_by_host(environ: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Variables that a host was told of and that may not be in the process's environment."""
+    yield from environ.items()
+    if "uwsgi.version" in environ:
+        for name, value in import_module("uwsgi").opt.items():
+            if isinstance(value, bytes):
+                yield name, os.fsdecode(value)
 
 
 def _check_host(environ: dict[str, Any]) -> None:
