@@ -11,7 +11,7 @@ from pathlib import Path
 
 CARRIERS = (
     "sendfile,splice,read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,"
-    "pread64,preadv,pwrite64,pwritev,copy_file_range"
+    "pread64,preadv,preadv2,pwrite64,pwritev,pwritev2,copy_file_range"
 )
 
 # A call that moved bytes, and its descriptors as -y shows them: sendfile(9<socket:[7]>, …) = 4096.
