@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace import errors
 from headrace.transfer.extent import Extent
 
 CONTENT = bytes(range(256)) * 4
@@ -67,7 +68,7 @@ def test_it_cannot_be_widened(extent: Extent, offset: int, length: int) -> None:
 def test_observers_hear_once_how_it_ended(
     extent: Extent, read: int, told: tuple[int, bool]
 ) -> None:
-    heard: list[tuple[int, bool]] = []
+    heard: list[tuple[int, bool | None]] = []
     extent.on_close(lambda sent, ok: heard.append((sent, ok)))
     extent.read(read)
     extent.close()
@@ -83,3 +84,32 @@ def test_a_closed_one_cannot_be_used(extent: Extent) -> None:
         os.fstat(fd)
     with pytest.raises(ValueError, match="closed"):
         extent.read(1)
+
+
+@pytest.mark.parametrize("size", [600, 1024])
+def test_what_was_left_to_a_host_is_known_to_nobody(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(CONTENT)
+    extent = Extent(os.open(path, os.O_RDONLY), 100, 500)
+    heard: list[tuple[int, bool | None]] = []
+    extent.on_close(lambda sent, ok: heard.append((sent, ok)))
+    extent.leave_to_host()
+    os.truncate(path, size)
+    extent.close()
+    assert heard == [(0, None)]
+
+
+def test_a_file_that_was_cut_short_under_a_host(tmp_path: Path) -> None:
+    """Hosts take the end of the file for the end of the answer."""
+    path = tmp_path / "image"
+    path.write_bytes(CONTENT)
+    extent = Extent(os.open(path, os.O_RDONLY), 100, 500)
+    fd = extent.fileno()
+    extent.leave_to_host()
+    os.truncate(path, 599)
+    with pytest.raises(errors.FileTruncated) as caught:
+        extent.close()
+    assert caught.value.fields == {"missing": 1, "moved": 499}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    extent.close()

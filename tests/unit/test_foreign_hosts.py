@@ -1,6 +1,8 @@
 """Bodies under hosts that are not ours: what they take from us, and what we take from them."""
 
 import os
+import socket
+import ssl
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,21 +15,38 @@ from gunicorn.http.unreader import IterUnreader
 
 from headrace import errors
 from headrace.api import intake
-from headrace.api.delivery import deliver
+from headrace.api.delivery import Delivery, Mode
 from headrace.api.requests import read_json
 from headrace.model import MIB, Image
+from headrace.transfer import engine
 from headrace.transfer.engine import FileSink, pump_all
 from headrace.transfer.extent import Extent
 
 IMAGE = Image(id="any", created_at=datetime.min, updated_at=datetime.min)
 
 
+UNKNOWN = {"SERVER_SOFTWARE": "another host"}
+GUNICORN = {"gunicorn.socket": socket.socket}
+MOD_WSGI = {"mod_wsgi.version": (4, 9, 4)}
+UWSGI = {"uwsgi.version": b"2.0.30"}
+EMBEDDED = {intake.BODY: object()}
+
+
+def deliver(
+    path: Path, size: int, environ: dict[str, object], mode: Mode = Mode.AUTO, **headers: str
+) -> tuple[Extent, falcon.Response]:
+    """What becomes of a download under a host with that environment."""
+    environ = {**create_environ(headers=headers), **environ}
+    response = falcon.Response()
+    extent = Extent(os.open(path, os.O_RDONLY), 0, size, str(path))
+    delivery = Delivery(mode, "/internal/", str(path.parent), 60.0)
+    delivery.deliver(falcon.Request(environ), response, IMAGE, extent)
+    return extent, response
+
+
 def delivered(path: Path, size: int) -> bytearray:
     """What a host gets that takes the body block by block."""
-    environ = {**create_environ(), "SERVER_SOFTWARE": "another host"}
-    response = falcon.Response()
-    extent = Extent(os.open(path, os.O_RDONLY), 0, size)
-    deliver(falcon.Request(environ), response, IMAGE, extent)
+    extent, response = deliver(path, size, UNKNOWN)
     body = bytearray()
     assert response.stream is not None
     try:
@@ -36,6 +55,108 @@ def delivered(path: Path, size: int) -> bytearray:
     finally:
         extent.close()
     return body
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "an image 100%"
+    path.write_bytes(bytes(1000))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("environ", "mode", "handed_over"),
+    [
+        (EMBEDDED, Mode.AUTO, True),
+        (EMBEDDED, Mode.COPY, False),
+        (GUNICORN, Mode.AUTO, True),
+        (GUNICORN, Mode.COPY, False),
+        (MOD_WSGI, Mode.AUTO, True),
+        (UWSGI, Mode.AUTO, True),
+        (UNKNOWN, Mode.AUTO, False),
+        (UNKNOWN, Mode.FILE_WRAPPER, True),
+    ],
+)
+def test_the_extent_itself_reaches_a_host_that_sends_files(
+    image: Path, environ: dict[str, object], mode: Mode, handed_over: bool
+) -> None:
+    """Hosts compare bodies by identity; what has read() goes to their file_wrapper."""
+    extent, response = deliver(image, 1000, environ, mode)
+    assert (response.stream is extent) == handed_over
+    assert hasattr(response.stream, "read") == handed_over
+    assert "connection" not in response.headers
+    extent.close()
+
+
+def test_nothing_is_handed_over_when_zero_copy_is_off(image: Path) -> None:
+    engine.enable(False)
+    try:
+        extent, response = deliver(image, 1000, GUNICORN)
+    finally:
+        engine.enable(True)
+    assert response.stream is not extent
+    extent.close()
+
+
+def test_tls_is_copied(image: Path) -> None:
+    with (
+        socket.socket() as plain,
+        ssl.create_default_context().wrap_socket(
+            plain, server_hostname="localhost", do_handshake_on_connect=False
+        ) as encrypted,
+    ):
+        extent, response = deliver(image, 1000, {"gunicorn.socket": encrypted})
+    assert response.stream is not extent
+    extent.close()
+
+
+def test_a_daemon_whose_front_does_not_count_has_its_connection_closed(image: Path) -> None:
+    extent, response = deliver(image, 1000, {**MOD_WSGI, "mod_wsgi.process_group": "headrace"})
+    assert response.headers["connection"] == "close"
+    extent.close()
+
+
+def test_nginx_is_told_a_name_below_its_location(image: Path) -> None:
+    extent, response = deliver(image, 1000, EMBEDDED, Mode.X_ACCEL_REDIRECT, Range="bytes=1-2")
+    assert response.headers["x-accel-redirect"] == "/internal/an%20image%20100%25"
+    assert (response.stream, response.status) == (None, falcon.HTTP_200)
+    extent.close()
+
+
+def test_apache_is_told_a_path_as_it_is(image: Path) -> None:
+    extent, response = deliver(image, 1000, EMBEDDED, Mode.X_SENDFILE)
+    assert response.headers["x-sendfile"] == str(image)
+    assert response.stream is None
+    extent.close()
+
+
+@pytest.mark.parametrize("mode", [Mode.X_ACCEL_REDIRECT, Mode.X_SENDFILE])
+def test_a_range_that_no_front_knows_leaves_through_us(image: Path, mode: Mode) -> None:
+    header = {"Content-Range": "bytes 5-9/1000"}
+    extent, response = deliver(image, 1000, EMBEDDED, mode, **header)
+    assert response.stream is extent
+    assert (extent.offset, extent.length, response.status) == (5, 5, falcon.HTTP_206)
+    assert not {"x-accel-redirect", "x-sendfile"} & set(response.headers)
+    extent.close()
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [("bytes=0-1,3-4", errors.BadRequest), ("bytes=1000-", errors.RangeNotSatisfiable)],
+)
+def test_a_range_is_refused_before_anybody_is_told_of_the_file(
+    image: Path, mode: Mode, asked: str, error: type[errors.Error]
+) -> None:
+    response = falcon.Response()
+    request = falcon.Request({**create_environ(headers={"Range": asked}), **EMBEDDED})
+    extent = Extent(os.open(image, os.O_RDONLY), 0, 1000, str(image))
+    with pytest.raises(error):
+        Delivery(mode, "/internal/", str(image.parent), 60.0).deliver(
+            request, response, IMAGE, extent
+        )
+    assert not {"x-accel-redirect", "x-sendfile"} & set(response.headers)
+    extent.close()
 
 
 @pytest.mark.parametrize("size", [1, MIB, 2 * MIB + 1])
@@ -74,6 +195,7 @@ def test_a_body_that_the_host_cannot_make_out(tmp_path: Path, wire: bytes) -> No
 
 def test_json_that_the_host_cannot_make_out() -> None:
     host = Body(ChunkedReader(SimpleNamespace(), IterUnreader([b"xyz\r\n"])))
-    environ = {**create_environ(), "wsgi.input": host, "wsgi.input_terminated": True}
+    chunks = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    environ = {**create_environ(), "wsgi.input": host, **chunks}
     with pytest.raises(errors.UploadIncomplete):
         read_json(falcon.Request(environ))

@@ -35,11 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "delete": ("images", "delete", "Delete images, after asking about each."),
     "clear": ("images", "clear", "Delete all images, hidden ones too, after asking."),
     "serve": ("server", "serve", "Run the image service."),
-    "config": (
-        "recipes",
-        "command",
-        "Write the configuration of a server to run in or behind: nginx, Apache, uWSGI, …",
-    ),
+    "config": ("recipes", "command", "Write the configuration of a server to run it in or behind."),
     "db": ("database", "command", "Look after a service's database."),
     "completion": ("completion", "command", "Write the completion script of a shell."),
     "version": ("version", "version", "Write the version."),

@@ -147,11 +147,12 @@ def command(
     behind: str | None,
     no_auth: bool,
 ) -> None:
-    """Write a configuration of SERVER for the present settings, to be used as it is.
+    """Write the configuration of a server to run it in or behind.
 
-    nginx, apache and haproxy stand in front of `headrace serve --behind`, gunicorn, uwsgi and
-    mod_wsgi run the service themselves, systemd starts it.  What the settings do not allow, such as
-    images that the server could not read, is said instead.
+    It is for the settings in force and to be used as it is.  nginx, apache and haproxy stand in
+    front of `headrace serve --behind`, gunicorn, uwsgi and mod_wsgi run the service themselves,
+    systemd starts it.  What cannot work, such as images that Apache could not read, is said
+    instead.
 
     \b
         headrace config nginx > headrace-nginx.conf
