@@ -31,12 +31,14 @@ SBIN = "/usr/sbin:/sbin"
 class Place:
     """What a deployment is given: directories, the user it runs as, the Python it runs with.
 
-    ``tracer`` is the path of strace if the programs are to run under it.
+    ``tracer`` is the path of strace if the programs are to run under it, ``change`` what is done to
+    a recipe before it is used.
     """
 
     directory: Path
     tracer: str | None
     conf: str
+    change: Callable[[str], str]
     user: str | None = None
     python: Path = Path(sys.executable)
     packages: Path = ROOT / "src"
@@ -95,7 +97,7 @@ class Place:
         )
         if done.returncode:
             raise RuntimeError(f"headrace config {server} failed: {done.stderr.decode()}")
-        file.write_bytes(done.stdout)
+        file.write_text(self.change(done.stdout.decode()))
         return file
 
     def stop(self) -> None:
@@ -266,16 +268,23 @@ KINDS: dict[str, Kind] = {
 
 
 @contextlib.contextmanager
-def running(name: str, *, tracer: str | None = None, conf: str = "") -> Iterator[Host]:
+def running(
+    name: str,
+    *,
+    tracer: str | None = None,
+    conf: str = "",
+    change: Callable[[str], str] = str,
+) -> Iterator[Host]:
     """Run the host; nothing of it is left afterwards.
 
-    ``conf`` is the text of a configuration file of Headrace's.
+    ``conf`` is the text of a configuration file of Headrace's; ``change`` may alter what
+    ``headrace config`` wrote.
     """
     kind = KINDS[name]
     # Not below the directory of the tests, which other users may not enter.
     parent = Path(tempfile.mkdtemp(prefix="headrace-", dir="/var/tmp"))
     parent.chmod(0o755)
-    place = Place(parent / kind.name_of_place, tracer, conf)
+    place = Place(parent / kind.name_of_place, tracer, conf, change)
     try:
         place.directory.mkdir()
         if kind.apart:

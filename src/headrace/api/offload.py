@@ -88,9 +88,7 @@ class Offload:
     def _refusal(self, env: Environ) -> str | None:
         if self._arrivals is None:
             return "upload_offload is off"
-        if not _comes_from_ourselves(env):
-            return "the request did not come through a Unix socket from a process of this user"
-        reason = self._arrivals.refusal()
+        reason = _strangeness(env) or self._arrivals.refusal()
         self._tell(reason)
         return reason
 
@@ -106,11 +104,16 @@ def _length(env: Environ) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-def _comes_from_ourselves(env: Environ) -> bool:
-    """Whether the peer is a process of our own user on this machine, by the kernel's word."""
+def _strangeness(env: Environ) -> str | None:
+    """Why the peer is not believed, if so: it must be a process of our own user on this machine."""
     sock = env.get("gunicorn.socket")
     if sock is None or sock.family != socket.AF_UNIX:
-        return False
+        return "this is said on a connection that is no Unix socket"
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _pid, uid, _gid = struct.unpack("3i", credentials)
-    return bool(uid == os.geteuid())
+    if uid != os.geteuid():
+        return (
+            f"this is said by a process of user {uid}, and this is {os.geteuid()}: the workers of "
+            "nginx must run as the same user"
+        )
+    return None

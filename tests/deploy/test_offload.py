@@ -1,0 +1,345 @@
+"""Behind nginx: what it sends and receives in Headrace's place, and what it must not."""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import falcon
+import pytest
+from falcon.testing import TestClient
+
+from headrace import config
+from headrace.api import app
+from headrace.model import Viewer
+from headrace.service.context import Context
+from tests.deploy.conftest import (
+    MIB,
+    OCTETS,
+    RECORD,
+    Deployed,
+    path,
+    require_host,
+    wait_until,
+)
+from tests.deploy.wire import Answer, Wire
+from tests.needs import require_root
+from tools import hosts
+
+pytestmark = pytest.mark.slow
+
+FRONTS = {"nginx": "x-accel-redirect", "apache": "x-sendfile"}
+
+
+@pytest.fixture(scope="module", params=FRONTS)
+def front(request: pytest.FixtureRequest) -> Iterator[Deployed]:
+    require_host(request.param)
+    with hosts.running(request.param) as host:
+        yield Deployed(host)
+
+
+@pytest.fixture
+def nginx() -> Iterator[Deployed]:
+    """One of the test's own."""
+    require_host("nginx")
+    with hosts.running("nginx") as host:
+        yield Deployed(host)
+
+
+def backend(deployed: Deployed) -> Wire:
+    """A connection to Headrace itself, as the front end has them."""
+    return Wire(deployed.host.state_dir / "headrace.sock")
+
+
+def arrivals(deployed: Deployed) -> list[str]:
+    return [name for name in deployed.stored() if name.startswith(".headrace-uploads/")]
+
+
+# Downloads
+
+
+def test_headrace_names_the_file_only_where_it_gives_the_data(front: Deployed) -> None:
+    header = FRONTS[front.host.name]
+    with backend(front) as wire:
+        given = wire.request("GET", path(front.whole))
+        assert (given.status, given.body) == (200, b"")
+        assert front.whole in given.headers[header]
+        refused = {
+            "unknown": path("00000000-0000-4000-8000-000000000000"),
+            "no data": path(front.create()),
+            "no image": path("../../etc/passwd"),
+        }
+        for target in refused.values():
+            answer = wire.request("GET", target)
+            assert answer.status in (204, 404)
+            assert header not in answer.headers
+        for fields in (["Range: bytes=0-1,5-6"], ["Range: bytes=99999999-"]):
+            answer = wire.request("GET", path(front.whole), *fields)
+            assert answer.status in (400, 416)
+            assert header not in answer.headers
+    with backend(front) as wire:
+        answer = wire.request("HEAD", path(front.whole))
+        assert answer.status == 405
+        assert header not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/headrace-images/{}",
+        "/headrace-images/../headrace-images/{}",
+        "//headrace-images/{}",
+        "/headrace-images/.headrace-uploads/0000000001",
+        "/.headrace/upload",
+        "/.headrace/ask",
+        "/%68eadrace-images/{}",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
+def test_what_is_nginxs_own_is_closed_to_clients(front: Deployed, target: str, method: str) -> None:
+    answer = front.ask(method, target.format(front.whole))
+    assert answer.status in (404, 405, 411)
+    assert front.data[:64] not in answer.body
+
+
+def test_a_client_cannot_ask_for_a_redirect(front: Deployed) -> None:
+    """The header is an answer's; in a request it means nothing."""
+    fields = [f"X-Accel-Redirect: /headrace-images/{front.whole}", "X-Sendfile: /etc/passwd"]
+    answer = front.ask("GET", "/v2/images/00000000-0000-4000-8000-000000000000/file", *fields)
+    assert answer.status == 404
+
+
+class _Somebody:
+    """Says that everybody is this caller."""
+
+    def __init__(self, caller: Context) -> None:
+        self._caller = caller
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        req.context.caller = self._caller
+
+
+@pytest.mark.parametrize("mode", FRONTS.values())
+def test_who_may_not_see_an_image_is_not_told_of_its_file(tmp_path: Path, mode: str) -> None:
+    """A stranger, and its owner when it is deactivated; the owner otherwise is."""
+    settings: dict[tuple[str, str], object] = {
+        ("headrace", "state_dir"): str(tmp_path / "state"),
+        ("headrace", "delivery"): mode,
+        ("headrace", "unauthenticated_ok"): True,
+    }
+    conf = config.load([], settings)
+
+    def client(viewer: Viewer) -> Any:
+        built = app.build(conf)
+        built._app.add_middleware(_Somebody(Context(viewer)))
+        return TestClient(built)
+
+    admin, owner, stranger = (
+        client(viewer)
+        for viewer in (Viewer(is_admin=True), Viewer("owner"), Viewer("somebody else"))
+    )
+    record = {**RECORD, "owner": "owner", "visibility": "private"}
+    image = admin.simulate_post("/v2/images", body=json.dumps(record)).json["id"]
+    octets = {"Content-Type": "application/octet-stream"}
+    assert admin.simulate_put(path(image), body=b"data", headers=octets).status_code == 204
+    ranged = {"Range": "bytes=0-1"}
+    for headers in ({}, ranged):
+        assert mode in owner.simulate_get(path(image), headers=headers).headers
+        answer = stranger.simulate_get(path(image), headers=headers)
+        assert (answer.status_code, mode in answer.headers) == (404, False)
+    database = sqlite3.connect(tmp_path / "state" / "headrace.db")
+    with contextlib.closing(database), database:
+        database.execute("UPDATE images SET status = 'deactivated'")
+    for headers in ({}, ranged):
+        answer = owner.simulate_get(path(image), headers=headers)
+        assert (answer.status_code, mode in answer.headers) == (403, False)
+        assert b"data" not in answer.content
+
+
+# Uploads
+
+
+def test_nginx_asks_before_it_reads(nginx: Deployed) -> None:
+    """A refused upload's body never reaches the disk, and its answer does not wait for it."""
+    with nginx.connect() as wire:
+        wire.send(wire.head("PUT", path(nginx.whole), OCTETS, f"Content-Length: {64 * MIB}"))
+        answer = wire.read_head()
+        assert answer.status == 409
+    assert arrivals(nginx) == []
+    with nginx.connect() as wire:
+        wire.send(wire.head("PUT", path(nginx.create()), OCTETS, f"Content-Length: {64 * MIB}"))
+        wire.send(bytes(2 * MIB))
+        wait_until(lambda: len(arrivals(nginx)) == 1, "the first of the body")
+    wait_until(lambda: arrivals(nginx) == [], "the removal of what broke off")
+
+
+def test_an_upload_as_large_as_allowed_and_one_larger() -> None:
+    """The cap holds before nginx reads what says its size, and after for what does not."""
+    require_host("nginx")
+    with hosts.running("nginx", conf="[DEFAULT]\nimage_size_cap = 1000000\n") as host:
+        deployed = Deployed(host)
+        image = deployed.create()
+        for size in (1_000_001, 50_000_000):
+            answer = deployed.ask("PUT", path(image), OCTETS, f"Content-Length: {size}")
+            assert (answer.status, answer.headers["x-headrace-error"]) == (
+                413,
+                "upload.image_too_large",
+            )
+        with deployed.connect() as wire:
+            wire.send(wire.head("PUT", path(image), OCTETS, "Transfer-Encoding: chunked"))
+            wire.send(b"%x\r\n" % 1_000_001, bytes(1_000_001), b"\r\n0\r\n\r\n")
+            assert wire.answer("PUT").status == 413
+        assert deployed.status(image) == "queued"
+        wait_until(lambda: deployed.stored() == [], "the removal of what is too large")
+        assert deployed.ask("PUT", path(image), OCTETS, body=bytes(1_000_000)).status == 204
+
+
+def tell(wire: Wire, image: str, **words: object) -> Answer:
+    """Say to Headrace what nginx says when it has received an upload."""
+    fields = [f"X-Headrace-Upload{name.title()}: {value}" for name, value in words.items()]
+    fields = [field.replace("Upload_", "Upload-") for field in fields]
+    return wire.request("PUT", path(image), OCTETS, "X-Headrace-Upload: file", *fields)
+
+
+def test_only_nginxs_user_is_believed(nginx: Deployed) -> None:
+    """Whoever else can connect to the socket, root for one, cannot name a file."""
+    require_root()
+    victim = nginx.host.image_dir / ".headrace-uploads" / "0000009999"
+    victim.write_bytes(b"somebody else's upload")
+    owner = nginx.host.image_dir.stat()
+    os.chown(victim, owner.st_uid, owner.st_gid)
+    victim.chmod(0o600)
+    image = nginx.create()
+    with victim.open("r+b"), backend(nginx) as wire:
+        answer = tell(wire, image, _file=victim, _length=22)
+        assert answer.status == 400
+        assert "must run as the same user" in answer.body.decode()
+        ask = wire.request("PUT", path(image), OCTETS, "X-Headrace-Upload: ask")
+        assert ask.status == 403
+    assert nginx.status(image) == "queued"
+    assert victim.exists()
+
+
+PROGRAM = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    sock.sendall(sys.stdin.buffer.read())
+    print(sock.recv(65536).decode())
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "length", "status", "text"),
+    [
+        ("{arrivals}/0000000001", "4", 204, ""),
+        ("{arrivals}/0000000001", "5", 400, "not as long"),
+        ("{arrivals}/0000000001", "", 400, "not as long"),
+        ("{arrivals}/0000000002", "4", 400, "No such file"),
+        ("{arrivals}/../{image}", "4", 400, "not where uploads arrive"),
+        ("/etc/passwd", "4", 400, "not where uploads arrive"),
+        ("", "4", 400, "not where uploads arrive"),
+    ],
+)
+def test_what_nginxs_user_may_name(
+    nginx: Deployed, file: str, length: str, status: int, text: str
+) -> None:
+    directory = nginx.host.image_dir / ".headrace-uploads"
+    arrived = directory / "0000000001"
+    arrived.write_bytes(b"data")
+    owner = nginx.host.image_dir.stat()
+    os.chown(arrived, owner.st_uid, owner.st_gid)
+    arrived.chmod(0o600)
+    image = nginx.create()
+    lines = [
+        f"PUT {path(image)} HTTP/1.1",
+        "Host: localhost",
+        OCTETS,
+        "X-Headrace-Upload: file",
+        "X-Headrace-Upload-File: " + file.format(arrivals=directory, image=nginx.whole),
+        f"X-Headrace-Upload-Length: {length}",
+        "Connection: close",
+    ]
+    request = ("\r\n".join(line for line in lines if not line.endswith(": ")) + "\r\n\r\n").encode()
+    place = nginx.host.place
+    done = subprocess.run(
+        [*map(str, place.become()), str(place.python), "-c", PROGRAM,
+         str(nginx.host.state_dir / "headrace.sock")],
+        input=request, capture_output=True, check=True, cwd="/",
+    )  # fmt: skip
+    answer = done.stdout.decode()
+    assert answer.startswith(f"HTTP/1.1 {status} "), answer
+    assert text in answer
+    assert nginx.status(image) == ("active" if status == 204 else "queued")
+    assert nginx.ask("GET", path(nginx.whole)).body == nginx.data
+
+
+def test_an_image_deleted_while_it_was_received(nginx: Deployed) -> None:
+    image = nginx.create()
+    with nginx.connect() as wire:
+        wire.send(wire.head("PUT", path(image), OCTETS, f"Content-Length: {3 * MIB}"))
+        wire.send(bytes(2 * MIB))
+        wait_until(lambda: arrivals(nginx) != [], "the first of the body")
+        assert nginx.ask("DELETE", f"/v2/images/{image}").status == 204
+        wire.send(bytes(MIB))
+        assert wire.answer("PUT").status == 404
+    wait_until(lambda: nginx.stored() == [], "the removal of what it received")
+
+
+def test_two_uploads_of_one_image(nginx: Deployed) -> None:
+    """Both may be received; the first that is whole wins, and the other leaves nothing."""
+    size = 4 * MIB
+    image, first, second = nginx.create(), os.urandom(size), os.urandom(size)
+    with nginx.connect() as one, nginx.connect() as two:
+        for wire, data in ((one, first), (two, second)):
+            wire.send(wire.head("PUT", path(image), OCTETS, f"Content-Length: {size}"))
+            wire.send(data[: size // 2])
+        wait_until(lambda: len(arrivals(nginx)) == 2, "both")
+        two.send(second[size // 2 :])
+        assert two.answer("PUT").status == 204
+        one.send(first[size // 2 :])
+        assert one.answer("PUT").status == 409
+    assert nginx.ask("GET", path(image)).body == second
+    wait_until(lambda: nginx.stored() == [image], "the removal of the other")
+
+
+def test_what_a_killed_nginx_leaves_is_swept() -> None:
+    require_host("nginx")
+    with hosts.running("nginx", conf="[headrace]\nupload_lease = 3\n") as host:
+        deployed = Deployed(host)
+        image = deployed.create()
+        with deployed.connect() as wire:
+            wire.send(wire.head("PUT", path(image), OCTETS, f"Content-Length: {3 * MIB}"))
+            wire.send(bytes(2 * MIB))
+            wait_until(lambda: arrivals(deployed) != [], "the first of the body")
+            for pid in reversed(hosts.family(host.place.processes["nginx"].pid)):
+                os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: arrivals(deployed) == [], "the sweep")
+        with backend(deployed) as behind:
+            record = behind.request("GET", f"/v2/images/{image}").json
+        assert record["status"] == "queued"
+
+
+def test_an_nginx_of_another_user_is_declined_and_all_works() -> None:
+    """Its directory is not ours then: uploads pass through it, and the log says why once."""
+    require_root()
+    require_host("nginx")
+
+    def as_nobody(recipe: str) -> str:
+        return recipe.replace("user www-data www-data;", "user nobody www-data;")
+
+    with hosts.running("nginx", change=as_nobody) as host:
+        deployed = Deployed(host)
+        data = os.urandom(3 * MIB)
+        images = [deployed.add(data) for _ in range(2)]
+        assert arrivals(deployed) == []
+        log = host.place.log("headrace").read_text()
+        assert log.count("uploads are not offloaded") == 1, log
+        assert "must run as the same user" in log
+        stored = [(host.image_dir / image).read_bytes() for image in images]
+        assert stored == [data, data]
