@@ -32,13 +32,14 @@ class Place:
     """What a deployment is given: directories, the user it runs as, the Python it runs with.
 
     ``tracer`` is the path of strace if the programs are to run under it, ``change`` what is done to
-    a recipe before it is used.
+    a recipe before it is used; ``options`` are those of ``headrace config``.
     """
 
     directory: Path
     tracer: str | None
     conf: str
     change: Callable[[str], str]
+    options: Sequence[str]
     user: str | None = None
     python: Path = Path(sys.executable)
     packages: Path = ROOT / "src"
@@ -84,12 +85,12 @@ class Place:
                 start_new_session=True,
             )
 
-    def recipe(self, server: str, port: int, *options: str) -> Path:
+    def recipe(self, server: str, port: int) -> Path:
         """What ``headrace config`` writes for ``server``, as a file."""
         file = self.directory / f"{server}.conf"
         words = [str(self.python), "-m", "headrace", "config", server, *self.settings, "--no-auth"]
         done = subprocess.run(
-            [*words, "--listen", f"127.0.0.1:{port}", *options],
+            [*words, "--listen", f"127.0.0.1:{port}", *self.options],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             cwd=self.directory,
@@ -274,17 +275,18 @@ def running(
     tracer: str | None = None,
     conf: str = "",
     change: Callable[[str], str] = str,
+    options: Sequence[str] = (),
 ) -> Iterator[Host]:
     """Run the host; nothing of it is left afterwards.
 
-    ``conf`` is the text of a configuration file of Headrace's; ``change`` may alter what
-    ``headrace config`` wrote.
+    ``conf`` is the text of a configuration file of Headrace's; ``options`` are of
+    ``headrace config``, and ``change`` may alter what that wrote.
     """
     kind = KINDS[name]
     # Not below the directory of the tests, which other users may not enter.
     parent = Path(tempfile.mkdtemp(prefix="headrace-", dir="/var/tmp"))
     parent.chmod(0o755)
-    place = Place(parent / kind.name_of_place, tracer, conf, change)
+    place = Place(parent / kind.name_of_place, tracer, conf, change, options)
     try:
         place.directory.mkdir()
         if kind.apart:

@@ -1,8 +1,6 @@
 """Encrypted connections: verified, and the same in all but how the bytes go."""
 
 import contextlib
-import datetime
-import ipaddress
 import os
 import socket
 import ssl
@@ -10,12 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from headrace import errors
 from headrace.client import Connection, Images
+from tests import certificates
 from tests.client.peer import Peer, Step, Wire, peer
 from tests.client.test_download import DATA, record, serve_from
 from tests.client.test_upload import Receiver, fed
@@ -23,30 +19,7 @@ from tests.client.test_upload import Receiver, fed
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and its self-signed certificate for 127.0.0.1, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "headrace test")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    form = serialization.Encoding.PEM
-    path.write_bytes(
-        key.private_bytes(form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + made.public_bytes(form)
-    )
-    return path
+    return certificates.make(tmp_path_factory.mktemp("tls") / "both.pem")
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """The embedded server's processes: how they start, listen, stop and die."""
 
+import json
 import os
 import signal
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
@@ -336,3 +338,60 @@ def test_idle_connections_take_no_threads(directory: Path) -> None:
             assert wire.request("GET", "/process").status == 200
         for other in silent:
             other.sock.close()
+
+
+# Unix sockets
+
+
+def at(path: Path) -> str:
+    return f"unix_socket={json.dumps(str(path))}"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_unix_socket(directory: Path, workers: int) -> None:
+    """Made with its directory, for its user and group; gone with the server."""
+    path = directory / "deeper" / "socket"
+    with embedded(directory, at(path), f"workers={workers}") as server:
+        assert server.url == f"unix:{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        with Wire(path) as wire:
+            for _ in range(3):
+                assert len(wire.request("GET", "/file/image").body) == SIZE
+        with Wire(path) as wire:
+            data = os.urandom(300_000)
+            assert wire.request("PUT", "/upload/new", body=data).json["bytes"] == len(data)
+            assert (directory / "new").read_bytes() == data
+        assert server.stop() == 0
+    assert not path.exists()
+
+
+def test_the_socket_of_a_dead_server_is_replaced(directory: Path) -> None:
+    path = directory / "socket"
+    with embedded(directory, at(path)) as server:
+        for process in (psutil.Process(server.pid), *psutil.Process(server.pid).children()):
+            process.kill()
+    assert path.exists()
+    with embedded(directory, at(path)), Wire(path) as wire:
+        assert wire.request("GET", "/file/image?offset=0&length=9").body == bytes(9)
+
+
+def test_the_socket_of_a_living_server_is_not(directory: Path) -> None:
+    path = directory / "socket"
+    with embedded(directory, at(path)):
+        refused = pytest.raises(
+            AssertionError, match=r"cannot listen on .*: Address already in use"
+        )
+        with refused, embedded(directory, at(path)):
+            pass
+        with Wire(path) as wire:
+            assert wire.request("GET", "/file/image?offset=0&length=9").body == bytes(9)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("image", "Address already in use"), ("x" * 200, "path too long")]
+)
+def test_a_path_that_can_be_no_socket(directory: Path, name: str, text: str) -> None:
+    refused = pytest.raises(AssertionError, match=f"cannot listen on .*{text}")
+    with refused, embedded(directory, at(directory / name)):
+        pass
+    assert (directory / "image").stat().st_size == SIZE

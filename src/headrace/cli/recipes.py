@@ -81,7 +81,7 @@ class Setup:
 
     def environment(self) -> dict[str, str]:
         """What a process must find in its environment to be configured like this."""
-        found = {"OS_HEADRACE__STATE_DIR": self.state_dir}
+        found = {"OS_HEADRACE__STATE_DIR": self.state_dir.replace("$", "$$")}
         if self.config_files:
             found["HEADRACE_CONFIG"] = ":".join(map(os.path.abspath, self.config_files))
         if self.no_auth:

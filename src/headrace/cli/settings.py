@@ -41,5 +41,6 @@ def load(
 
     given = dict(overrides or {})
     if state_dir is not None:
-        given["headrace", "state_dir"] = state_dir
+        # A "$" begins the name of another setting in a value; doubled it is itself.
+        given["headrace", "state_dir"] = state_dir.replace("$", "$$")
     return config.load(config_files, given)
