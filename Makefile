@@ -48,12 +48,13 @@ lock: ## resolve the dependencies anew (maintainers; needs uv)
 	tools/lock
 
 clean: ## remove the environments and everything generated
-	rm -rf .venv .venv-clients .venv-glance .cache .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf /var/tmp/headrace-tests-$$(id -u) .venv .venv-clients .venv-glance .cache .mypy_cache .ruff_cache .pytest_cache \
 	    .hypothesis .import_linter_cache build dist
 	find src tests tools demo benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-components:
+components: .venv/.ready
 	@tools/components
+	@$(bin)/python -m tools.system_environment >/dev/null || true # the tests that need it say so
 
 # An environment is made anew when its lock changes; Headrace itself is put in as an editable install.
 .venv/.locked: requirements/dev.lock

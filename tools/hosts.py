@@ -230,6 +230,10 @@ def _mod_wsgi(*options: str) -> Callable[[Place, int], None]:
     return run
 
 
+_MODULES = "/usr/lib/apache2/modules"
+_MOD_WSGI = ("apache2", f"{_MODULES}/mod_wsgi.so", f"{_MODULES}/mod_xsendfile.so")
+
+
 @dataclass(frozen=True)
 class Kind:
     """How a host is run, what must be installed for it, and whom its parts are."""
@@ -255,13 +259,13 @@ KINDS: dict[str, Kind] = {
         _uwsgi("offload-threads", "threads", "processes=4"),
         ("pyuwsgi",), "uwsgi", "uwsgi", name_of_place="a b",
     ),
-    "mod_wsgi-embedded": Kind(_mod_wsgi(), ("apache2",), "apache", "apache", apart=True),
-    "mod_wsgi-daemon": Kind(_mod_wsgi("copying"), ("apache2",), "apache", "apache", apart=True),
+    "mod_wsgi-embedded": Kind(_mod_wsgi(), _MOD_WSGI, "apache", "apache", apart=True),
+    "mod_wsgi-daemon": Kind(_mod_wsgi("copying"), _MOD_WSGI, "apache", "apache", apart=True),
     "mod_wsgi-daemon-x-sendfile": Kind(
-        _mod_wsgi("daemon"), ("apache2",), "apache", "apache", apart=True
+        _mod_wsgi("daemon"), _MOD_WSGI, "apache", "apache", apart=True
     ),
     "nginx": Kind(_nginx, ("nginx",), "nginx", apart=True),
-    "apache": Kind(_apache, ("apache2",), "apache", apart=True),
+    "apache": Kind(_apache, ("apache2", f"{_MODULES}/mod_xsendfile.so"), "apache", apart=True),
     "haproxy": Kind(  # HAProxy's files cannot say "'"
         _haproxy, ("haproxy",), "haproxy", apart=True, name_of_place="a b%41+d&e"
     ),
@@ -304,7 +308,11 @@ def running(
 def missing(name: str) -> str | None:
     """What the host needs and is not installed here."""
     path = f"{os.environ['PATH']}:{SBIN}:{Path(sys.executable).parent}"
-    return next((need for need in KINDS[name].needs if shutil.which(need, path=path) is None), None)
+    for need in KINDS[name].needs:
+        there = os.path.exists(need) if need.startswith("/") else shutil.which(need, path=path)
+        if not there:
+            return need
+    return None
 
 
 def _set_apart(place: Place) -> None:

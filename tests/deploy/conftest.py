@@ -15,7 +15,7 @@ import pytest
 
 from tests.deploy.wire import GUARD, Answer, Wire
 from tests.needs import require
-from tools import hosts
+from tools import hosts, system_environment
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -117,7 +117,12 @@ def path(image: str) -> str:
 
 def require_host(name: str) -> None:
     missing = hosts.missing(name)
-    require(missing is None, f"{name} needs the program {missing}")
+    require(missing is None, f"{name} needs {missing}")
+    if hosts.KINDS[name].apart:
+        try:
+            system_environment.ensure()
+        except RuntimeError as error:
+            require(False, f"{name} needs an environment of the system's Python: {error}")
 
 
 @pytest.fixture(scope="module", params=hosts.KINDS)
