@@ -17,6 +17,7 @@ from benchmarks import (
     client,
     control,
     download,
+    hosts,
     machine,
     memory,
     report,
@@ -29,6 +30,7 @@ from benchmarks.processes import ROOT
 from benchmarks.row import Row
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+HOSTS_PAGE = ROOT / "docs" / "guides" / "deployment.md"
 RESULTS = ROOT / ".cache" / "benchmarks.json"
 
 _LOG_TAIL = 3000  # characters
@@ -41,6 +43,7 @@ PARTS: dict[str, Callable[[Plan], list[Row]]] = {
     "control": control.run,
     "start": start.run,
     "memory": memory.run,
+    "hosts": hosts.run,
 }
 
 
@@ -60,6 +63,12 @@ def main(arguments: list[str]) -> int:
         report.write_into(PAGE, text)
     elif options.write:
         report.write_rows_into(PAGE, parts)
+    for part in parts:
+        if part.name == "hosts":
+            table = hosts.as_table(part.rows)
+            print(table)
+            if options.write or not options.parts:
+                report.write_into(HOSTS_PAGE, table)
     missed = [row.name for part in parts for row in part.rows if row.met is False]
     for name in missed:
         print(f"missed: {name}", file=sys.stderr)

@@ -13,6 +13,7 @@ from benchmarks import catalogue, cpu, glance
 from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved
 from benchmarks.row import Row, Target, ratio_at_most
+from tools.hosts import free_port
 from tools.serving import serving
 
 LARGE, SMALL = 100_000, 1_000
@@ -58,7 +59,7 @@ def _row(
 
 @contextlib.contextmanager
 def _servers(directory: Path) -> Iterator[dict[str, Server]]:
-    glance.prepare(directory / "glance", glance.free_port())
+    glance.prepare(directory / "glance", free_port())
     catalogue.fill(_database(directory, "Glance"), LARGE)
     for name, count in (("large", LARGE), ("small", SMALL)):
         with serving(directory / name) as server:  # creates the tables

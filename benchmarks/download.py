@@ -13,6 +13,7 @@ from benchmarks import cpu, glance, imageapi, network, processes
 from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved, random_file, warm
 from benchmarks.row import GIB, KIB, MB, Row, Target, ratio_at_most
+from tools.hosts import free_port
 from tools.serving import serving
 
 # Streams, and how many measurements a round: a single download is over soon, and its cost varies.
@@ -70,7 +71,7 @@ def _servers(directory: Path) -> Iterator[dict[str, tuple[Server, str]]]:
     """The three servers and the path of the image at each."""
     source = directory / "image"
     random_file(source, GIB)
-    glance.prepare(directory / "glance", glance.free_port())
+    glance.prepare(directory / "glance", free_port())
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(serving(directory / "headrace"))
         peer = stack.enter_context(glance.serving(directory / "glance"))

@@ -24,6 +24,10 @@ class Part:
     seconds: float
     other_load: float
 
+    @property
+    def listed(self) -> list[Row]:
+        return [row for row in self.rows if row.listed]
+
 
 def as_json(machine: Mapping[str, str], rounds: int, parts: Sequence[Part]) -> str:
     return json.dumps(
@@ -54,7 +58,7 @@ def as_markdown(machine: Mapping[str, str], rounds: int, parts: Sequence[Part]) 
     }
     lines = [f"- {name}: {fact}" for name, fact in facts.items()]
     lines += ["", _HEAD, _RULE]
-    lines += [_line(row) for part in parts for row in part.rows]
+    lines += [_line(row) for part in parts for row in part.listed]
     return "\n".join(lines)
 
 
@@ -71,12 +75,12 @@ def write_rows_into(page: Path, parts: Sequence[Part]) -> None:
     """Replace the page's rows of these parts only."""
     lines = page.read_text(encoding="utf-8").split("\n")
     for part in parts:
-        names = {row.name for row in part.rows}
+        names = {row.name for row in part.listed}
         old = [number for number, line in enumerate(lines) if _name(line) in names]
         if not old:
             raise ValueError(f"{page} has no rows of {part.name}")
         kept = [line for line in lines[old[0] :] if _name(line) not in names]
-        lines[old[0] :] = [_line(row) for row in part.rows] + kept
+        lines[old[0] :] = [_line(row) for row in part.listed] + kept
     page.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -48,7 +48,8 @@ class Row:
     """One figure, as measured in every round.
 
     ``name`` and ``unit`` say what was measured; ``ours`` and ``reference`` hold one value a round,
-    in the same order, so that the ratio is taken round by round.  ``reference`` may be empty.
+    in the same order, so that the ratio is taken round by round.  ``reference`` may be empty.  What
+    is not ``listed`` is for a table of its own.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Row:
     reference: Sequence[float] = ()
     reference_name: str = ""
     target: Target | None = None
+    listed: bool = True
 
     def __post_init__(self) -> None:
         if not self.ours or (self.reference and len(self.reference) != len(self.ours)):

@@ -18,6 +18,7 @@ from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved, random_file, settle, warm
 from benchmarks.row import GIB, KIB, MB, Row, ratio_at_least, ratio_at_most
 from benchmarks.stages import Stages
+from tools.hosts import free_port
 from tools.serving import serving
 
 BEYOND_DIGESTS = 1.0
@@ -107,7 +108,7 @@ def _stage_rows(
 @contextlib.contextmanager
 def _servers(directory: Path) -> Iterator[dict[str, Server]]:
     homes = [directory / "glance", *(directory / name for name in _SETTINGS)]
-    glance.prepare(homes[0], glance.free_port())
+    glance.prepare(homes[0], free_port())
     try:
         with contextlib.ExitStack() as stack:
             servers: dict[str, Server] = {

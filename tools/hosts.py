@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -297,9 +297,11 @@ def running(
             _set_apart(place)
         port = free_port()
         kind.run(place, port)
-        host = Host(name, port, place, kind.sender, kind.ours)
-        _wait_until_it_answers(host)
-        yield host
+        try:
+            wait_for_port(port, place.processes.values())
+        except RuntimeError as error:
+            raise RuntimeError(f"{name} did not start:\n{place.logs()}") from error
+        yield Host(name, port, place, kind.sender, kind.ours)
     finally:
         place.stop()
         shutil.rmtree(parent)
@@ -334,12 +336,11 @@ def free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(host: Host) -> None:
+def wait_for_port(port: int, processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Wait until somebody listens; RuntimeError if one of the processes ends before."""
     deadline = time.monotonic() + GUARD
-    while time.monotonic() < deadline:
-        if any(process.poll() is not None for process in host.place.processes.values()):
-            break
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", host.port), 5):
+    while time.monotonic() < deadline and all(each.poll() is None for each in processes):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
             return
         time.sleep(0.02)
-    raise RuntimeError(f"{host.name} did not start:\n{host.logs()}")
+    raise RuntimeError(f"nobody listens on port {port}")

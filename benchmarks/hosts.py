@@ -1,0 +1,246 @@
+"""Every host and front side by side: what a download of 1 GiB costs in all processes involved, beside
+a bare sendfile loop, nginx serving the same file by itself, and Glance; and what an upload costs
+Python when nginx has received it.
+
+All of them run at once, idle but for the one that is measured, with literally the same file.  Where
+the system's congestion control paces, one that does not is used: it would be measured otherwise.
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from benchmarks import cpu, glance, imageapi, network, processes, stages, static
+from benchmarks.cpu import Server
+from benchmarks.plan import Plan, interleaved, random_file, settle, warm
+from benchmarks.row import GIB, KIB, MB, MIB, Row, ratio_at_most
+from tools import hosts
+from tools.serving import family
+
+STREAMS = {1: 3, 8: 1}
+BARE, STATIC, GLANCE = "bare sendfile loop", "nginx, the file itself", "Glance 33 on uWSGI"
+OFFLOADED = "upload of what nginx received: Python's CPU"
+
+PASS = 0.25
+"""µs/KB that a digest may cost beyond hashing memory: one pass over the file."""
+
+_ALGORITHMS = ("md5", "sha512")
+_ATTEMPTS = 5  # Apache ends and begins processes as it sees fit; then it is measured again
+_SETTLED = 3.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One download: µs/KB of all processes, and MB/s."""
+
+    demand: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A server, and the path of the image there."""
+
+    server: Server
+    path: str
+
+
+def run(plan: Plan) -> list[Row]:
+    """Rows of every host, most of them for the table of the deployment guide only."""
+    directory = Path(tempfile.mkdtemp(prefix="headrace-", dir="/var/tmp"))
+    directory.chmod(0o755)
+    congestion = network.alternatives()[-1]
+    try:
+        source = directory / "image"
+        random_file(source, GIB)
+        source.chmod(0o644)
+        warm(source)
+        with network.under(congestion), _deployments(directory, source) as deployed:
+            time.sleep(_SETTLED)
+            rows = _downloads(plan, deployed)
+            rows += [
+                Row(f"{name}: memory", "MiB", [_pss(each.server)], listed=False)
+                for name, each in deployed.items()
+            ]
+            rows += _uploads(plan, source)
+        return rows
+    finally:
+        shutil.rmtree(directory)
+
+
+def _downloads(plan: Plan, deployed: dict[str, Deployment]) -> list[Row]:
+    rows = []
+    for streams, measurements in STREAMS.items():
+        measures: dict[str, Callable[[], Sample]] = {
+            name: partial(_download, each, streams) for name, each in deployed.items()
+        }
+        taken = interleaved(measurements * plan.rounds, measures)
+        bare = [sample.demand for sample in taken[BARE]]
+        for name, samples in taken.items():
+            demands = [sample.demand for sample in samples]
+            rates = [sample.rate for sample in samples]
+            title = f"{name}: {{}}, streams: {streams}"
+            rows += [
+                Row(title.format("CPU"), "µs/KB", demands, bare, BARE, listed=False),
+                Row(title.format("throughput"), "MB/s", rates, listed=False),
+            ]
+        ours, theirs = ([each.demand for each in taken[name]] for name in ("nginx", STATIC))
+        rows.append(
+            Row(
+                f"behind nginx (X-Accel-Redirect): CPU of both, streams: {streams}",
+                "µs/KB", ours, theirs, STATIC, ratio_at_most(1.1),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _uploads(plan: Plan, source: Path) -> list[Row]:
+    """What Headrace spends on uploads that nginx has received, and both together."""
+    with hosts.running("nginx") as host:
+        measures: dict[str, Callable[[], tuple[float, float]]] = {
+            "upload": partial(_upload, host, source),
+            "digests": _digests,
+        }
+        taken = interleaved(plan.rounds, measures)
+    python = [ours for ours, _ in taken["upload"]]
+    both = [everything for _, everything in taken["upload"]]
+    bound = [digests + PASS * len(_ALGORITHMS) for digests, _ in taken["digests"]]
+    beside = f"digests over memory + {PASS} a pass"
+    return [
+        Row(OFFLOADED, "µs/KB", python, bound, beside, ratio_at_most(1.0)),
+        Row("upload of what nginx received: CPU of both", "µs/KB", both),
+    ]
+
+
+def _upload(host: hosts.Host, source: Path) -> tuple[float, float]:
+    """µs/KB of Headrace's processes, and of nginx's too."""
+    image = imageapi.create(host)
+    path = imageapi.data_path(image)
+    settle()
+    ours = family(host.place.processes["headrace"].pid)
+    before = cpu.used(ours)
+    _, spent = cpu.during(host, lambda: processes.result("sender", str(host.port), path, source))
+    python = cpu.used(ours) - before
+    size = source.stat().st_size
+    imageapi.require_active(host, image, size)
+    imageapi.delete(host, image)
+    return python / (size / KIB), spent / (size / KIB)
+
+
+def _digests() -> tuple[float, float]:
+    return sum(stages.digest_memory(name) for name in _ALGORITHMS), 0.0
+
+
+@contextlib.contextmanager
+def _deployments(directory: Path, source: Path) -> Iterator[dict[str, Deployment]]:
+    glance.prepare(directory / "glance", hosts.free_port())
+    with contextlib.ExitStack() as stack:
+        found: dict[str, Deployment] = {}
+        for name in hosts.KINDS:
+            missing = hosts.missing(name)
+            if missing is not None:
+                raise RuntimeError(f"{name} needs {missing}: make components, as root")
+            host = stack.enter_context(hosts.running(name))
+            found[name] = Deployment(host, _stand_in(host, source))
+        bare = stack.enter_context(processes.yardstick("bare", directory))
+        found[BARE] = Deployment(bare, f"/{source.name}")
+        nginx = stack.enter_context(static.serving(directory / "static", source))
+        found[STATIC] = Deployment(nginx, f"/{source.name}")
+        peer = stack.enter_context(glance.serving(directory / "glance"))
+        found[GLANCE] = Deployment(peer, _put(peer, source))
+        yield found
+
+
+def _stand_in(host: hosts.Host, source: Path) -> str:
+    """The path of an image whose file is ``source``, by another name."""
+    image = imageapi.create(host)
+    path = imageapi.data_path(image)
+    small = host.place.directory / "small"
+    small.write_bytes(b"x")
+    processes.result("sender", str(host.port), path, small)
+    imageapi.require_active(host, image, 1)
+    _replace(host.image_dir / image, source)
+    database = sqlite3.connect(host.state_dir / "headrace.db", timeout=30)
+    with closing(database), database:
+        size = source.stat().st_size
+        database.execute("UPDATE images SET size = ? WHERE id = ?", (size, image))
+    return path
+
+
+def _put(peer: glance.Glance, source: Path) -> str:
+    image = imageapi.create(peer)
+    path = imageapi.data_path(image)
+    processes.result("sender", str(peer.port), path, source)
+    imageapi.require_active(peer, image, source.stat().st_size)
+    _replace(peer.image_dir / image, source)
+    return path
+
+
+def _replace(file: Path, source: Path) -> None:
+    file.unlink()
+    os.link(source, file)
+
+
+def _download(deployment: Deployment, streams: int) -> Sample:
+    act = partial(
+        processes.result, "sink", str(deployment.server.port), deployment.path, str(streams)
+    )
+    for attempt in range(_ATTEMPTS):
+        try:
+            got, spent = cpu.during(deployment.server, act)
+            break
+        except (RuntimeError, ProcessLookupError, OSError):
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(_SETTLED)
+    size = got["bytes"]
+    if size != streams * GIB:
+        raise RuntimeError(f"{size} bytes came instead of {streams} times {GIB}")
+    return Sample(spent / (size / KIB), size / MB / got["seconds"])
+
+
+def _pss(server: Server) -> float:
+    """Memory of all processes, what they share counted once, in MiB."""
+    total = 0
+    for pid in server.pids():
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+        total += next(
+            int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")
+        )
+    return total * KIB / MIB
+
+
+# --- the table of the guide
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """One line a host: CPU per KB at 1 and 8 streams, throughput at 8, memory."""
+    found = {row.name: row for row in rows}
+    names = [row.name.partition(":")[0] for row in rows if row.name.endswith(": memory")]
+    lines = [
+        "| host | CPU, 1 stream | of a bare loop | CPU, 8 streams | of a bare loop "
+        "| MB/s, 8 streams | memory |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+
+    def cost(name: str) -> float:
+        return median(found[f"{name}: CPU, streams: 8"].ours)
+
+    for name in sorted(names, key=cost):
+        cells = [name]
+        for streams in STREAMS:
+            row = found[f"{name}: CPU, streams: {streams}"]
+            cells += [f"{median(row.ours):.3f} µs/KB", f"{row.ratio:.2f}"]
+        cells.append(f"{median(found[f'{name}: throughput, streams: 8'].ours):,.0f}")
+        cells.append(f"{median(found[f'{name}: memory'].ours):.0f} MiB")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
