@@ -1,6 +1,6 @@
-"""Every host and front side by side: what a download of 1 GiB costs in all processes involved, beside
-a bare sendfile loop, nginx serving the same file by itself, and Glance; and what an upload costs
-Python when nginx has received it.
+"""Every host and front side by side: what a download of 1 GiB costs in all processes involved,
+beside a bare sendfile loop, nginx serving the same file by itself, and Glance; and what an upload
+costs Python when nginx has received it.
 
 All of them run at once, idle but for the one that is measured, with literally the same file.  Where
 the system's congestion control paces, one that does not is used: it would be measured otherwise.
