@@ -193,7 +193,7 @@ def test_tls(world: Path, name: str) -> None:
         (["nginx", "--behind", "nginx"], "goes with systemd"),
         (["nginx", "--listen", "9292"], "not HOST:PORT"),
         (["nginx", "--listen", "::1:9292"], "not HOST:PORT"),
-        (["apache", "--front-user", "no such user"], "no user no such user"),
+        (["apache", "--front-user", "no such user"], "no user no such user here"),
         (["caddy"], "is not one of"),
     ],
 )
@@ -258,8 +258,10 @@ def test_images_that_the_front_could_not_read(world: Path) -> None:
     old.touch(mode=0o600)
     assert f"{WWW} may not read {old}" in refused(WWW)
     old.chmod(0o644)
-    words = ("apache", "--state-dir", state, "--config-file", conf, "--front-user", WWW)
-    assert f"User {WWW}" in config(*words).stdout
+    assert f"{WWW} could not connect to the socket: put it into the group nogroup" in refused(WWW)
+    for name, line in (("apache", "User _apt"), ("nginx", "user _apt nogroup;")):
+        words = (name, "--state-dir", state, "--config-file", conf, "--front-user", "_apt")
+        assert line in config(*words).stdout
 
 
 def test_apache_is_not_to_run_headrace_as_somebody_else(world: Path) -> None:
@@ -283,7 +285,10 @@ def test_apache_is_not_to_run_headrace_as_somebody_else(world: Path) -> None:
     ],
 )
 def test_a_path_that_its_file_cannot_express(owned: Path, name: str, directory: str) -> None:
-    said = config(name, "--state-dir", owned / directory, "--front-user", WWW, status=1).stderr
+    state = owned / directory
+    state.mkdir()
+    os.chown(state, owned.stat().st_uid, owned.stat().st_gid)
+    said = config(name, "--state-dir", state, status=1).stderr
     assert "cannot express" in said
     assert said.count("\n") <= 1
 
@@ -295,3 +300,35 @@ def test_the_socket_is_its_users_and_groups(tmp_path: Path) -> None:
     with hosts.running("haproxy") as host:
         mode = (host.state_dir / "headrace.sock").stat().st_mode
         assert (stat.S_ISSOCK(mode), stat.S_IMODE(mode)) == (True, 0o660)
+
+
+# The kill-switch
+
+
+@pytest.mark.parametrize(
+    ("name", "on", "off"),
+    [
+        ("nginx", "sendfile on;", "sendfile off;"),
+        ("apache", "EnableSendfile On", "EnableSendfile Off"),
+        ("mod_wsgi", "WSGIEnableSendfile On", "WSGIEnableSendfile Off"),
+        ("uwsgi", "", "disable-sendfile = true"),
+        ("gunicorn", "", "\nsendfile = False"),
+    ],
+)
+def test_the_kill_switch_is_everybodys(owned: Path, name: str, on: str, off: str) -> None:
+    conf = owned.parent / "conf"
+    conf.write_text("[headrace]\nsendfile = false\n")
+    usual = config(name, "--state-dir", owned).stdout
+    switched = config(name, "--state-dir", owned, "--config-file", conf).stdout
+    assert (on in usual, off in usual) == (True, False)
+    assert off in switched
+
+
+def test_a_socket_has_no_port(tmp_path: Path) -> None:
+    for words in (["--behind", "nginx"], ["--unix-socket", str(tmp_path / "socket")]):
+        done = subprocess.run(
+            [COMMAND, "serve", "--state-dir", tmp_path, *words, "--port", "9292"],
+            capture_output=True, text=True, env=environment(), timeout=GUARD,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "no --host and no --port" in done.stderr

@@ -22,6 +22,7 @@ leaves through the host, as above.
 Images have no validators (ETag, Last-Modified), so no ``If-Range`` can hold: the answer is whole.
 """
 
+import logging
 import os
 import ssl
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ from headrace.api import intake, ranges
 from headrace.model import MIB, Image
 from headrace.transfer import engine
 from headrace.transfer.extent import Extent
+
+_log = logging.getLogger(__name__)
 
 EXTENT = "headrace.extent"
 """Where a response's Extent is noted, so that it is closed when it does not become the body."""
@@ -103,8 +106,8 @@ class Delivery:
 
     def _leave_to_front(self, resp: falcon.Response, extent: Extent) -> bool:
         """Name the file to the server in front, if that is what is to be done."""
-        if self.mode is Mode.X_ACCEL_REDIRECT:
-            name = extent.path.removeprefix(f"{self.image_dir}/")
+        inside, _, name = extent.path.rpartition("/")
+        if self.mode is Mode.X_ACCEL_REDIRECT and inside == self.image_dir:
             resp.set_header("X-Accel-Redirect", f"{self.accel_location}{quote(name)}")
         elif self.mode is Mode.X_SENDFILE:
             # Its bytes as they are: mod_xsendfile reads no escapes, or is told not to.
@@ -168,7 +171,12 @@ class _Sent(_Blocks):
 
     def __iter__(self) -> Iterator[bytes]:
         yield b""  # on which uWSGI sends the headers
-        engine.pump(self._extent, self._sink)
+        try:
+            engine.pump(self._extent, self._sink)
+        except errors.TransferError as error:
+            # uWSGI would take what is missing for sent.
+            _log.warning("answer cut short after %d bytes: %s", self._extent.sent, error)
+            engine.cut(self._sink)
 
 
 def _sends_files(env: Environ) -> bool:

@@ -1,8 +1,6 @@
 """headrace config: working configurations of the servers Headrace can live in or behind."""
 
-import grp
 import os
-import pwd
 import re
 import resource
 import shlex
@@ -12,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from pwd import struct_passwd
 from typing import TYPE_CHECKING
 
 import click
 
-from headrace.cli import output, settings
+from headrace.cli import output, quoting, settings, users
 from headrace.cli.address import Address, ListenAddress
 from headrace.errors import ConfigurationError, UsageError
 
@@ -41,7 +40,6 @@ _PLACE = re.compile(r"@\{([^}]*)\}")
 _NAME = re.compile(r"<(\w+)>")
 _APACHE_MODULES = ("/usr/lib/apache2/modules", "/etc/httpd/modules", "/usr/lib64/httpd/modules")
 _MOST_FILES = 32768
-_APACHE_USERS = ("www-data", "apache", "http", "daemon")
 
 
 @dataclass(frozen=True)
@@ -71,19 +69,23 @@ class Setup:
         return config.image_dir(self.conf)
 
     @property
-    def owner(self) -> "pwd.struct_passwd":
+    def owner(self) -> struct_passwd:
         """The user that Headrace runs as: whose the state directory is, else who is asking."""
-        try:
-            uid = os.stat(self.state_dir).st_uid
-        except FileNotFoundError:
-            uid = os.geteuid()
-        return _user(uid)
+        return users.owner_of(self.state_dir)
+
+    def check_access(self, front: struct_passwd) -> None:
+        """Raises ConfigurationError when the server in front could not do its part."""
+        mode = int(self.conf.glance_store.filesystem_store_file_perm, 8)
+        users.check_access(front, self.owner, self.image_dir, mode)
 
     def environment(self) -> dict[str, str]:
         """What a process must find in its environment to be configured like this."""
         found = {"OS_HEADRACE__STATE_DIR": self.state_dir.replace("$", "$$")}
         if self.config_files:
-            found["HEADRACE_CONFIG"] = ":".join(map(os.path.abspath, self.config_files))
+            files = list(map(os.path.abspath, self.config_files))
+            for file in files:
+                quoting.refuse(file, ":", "HEADRACE_CONFIG")
+            found["HEADRACE_CONFIG"] = ":".join(files)
         if self.no_auth:
             found["OS_HEADRACE__UNAUTHENTICATED_OK"] = "true"
         return found
@@ -123,7 +125,8 @@ class Setup:
 @click.option(
     "--front-user",
     metavar="USER",
-    help="Whom Apache runs as, who must be able to read the images [www-data, or apache].",
+    help="Whom the server in front runs as, who must be able to read the images [nginx: the state "
+    "directory's owner; Apache: www-data, or apache].",
 )
 @click.option(
     "--behind",
@@ -206,7 +209,7 @@ def _common(setup: Setup, server: str) -> dict[str, str]:
         "serve": shlex.join(setup.serve(behind)),
         "notes": notes if setup.no_auth or conf.headrace.unauthenticated_ok else "",
         "user": owner.pw_name,
-        "group": _group(owner.pw_gid),
+        "group": users.group_name(owner.pw_gid),
         "state_dir": setup.state_dir,
         "image_dir": setup.image_dir,
         "offload_dir": config.offload_dir(conf),
@@ -228,11 +231,17 @@ def _nginx(setup: Setup) -> dict[str, str]:
     if setup.certificate and setup.key:
         listen += " ssl"
         tls = (
-            f"        ssl_certificate {_quoted_nginx(setup.certificate)};\n"
-            f"        ssl_certificate_key {_quoted_nginx(setup.key)};\n"
+            f"        ssl_certificate {quoting.nginx(setup.certificate)};\n"
+            f"        ssl_certificate_key {quoting.nginx(setup.key)};\n"
             "        ssl_protocols TLSv1.2 TLSv1.3;\n"
         )
+    user = setup.owner
+    if setup.front_user:
+        user = users.named(setup.front_user)
+        setup.check_access(user)
     return {
+        "user": user.pw_name,
+        "group": users.group_name(user.pw_gid),
         "listen": listen,
         "tls": tls,
         "sendfile": "on" if _zero_copy(setup) else "off",
@@ -241,11 +250,11 @@ def _nginx(setup: Setup) -> dict[str, str]:
 
 
 def _apache(setup: Setup) -> dict[str, str]:
-    user = _apache_user(setup)
-    check_readable(setup, user)
+    user = users.named(setup.front_user) if setup.front_user else users.apaches()
+    setup.check_access(user)
     return {
         "user": user.pw_name,
-        "group": _group(user.pw_gid),
+        "group": users.group_name(user.pw_gid),
         **_apache_values(setup),
     }
 
@@ -261,12 +270,12 @@ def _mod_wsgi(setup: Setup) -> dict[str, str]:
     user = _mod_wsgi_user(setup)
     return {
         "user": user.pw_name,
-        "group": _group(user.pw_gid),
+        "group": users.group_name(user.pw_gid),
         "python_path": ":".join(dict.fromkeys(paths)),
         "script": str(script),
         "script_dir": str(script.parent),
         "set_env": "".join(
-            f"    SetEnv {name} {_quoted_apache(value)}\n" for name, value in names.items()
+            f"    SetEnv {name} {quoting.apache(value)}\n" for name, value in names.items()
         ),
         **_apache_values(setup),
     }
@@ -287,8 +296,8 @@ def _apache_values(setup: Setup) -> dict[str, str]:
         )
         tls = (
             "    SSLEngine on\n"
-            f"    SSLCertificateFile {_quoted_apache(setup.certificate)}\n"
-            f"    SSLCertificateKeyFile {_quoted_apache(setup.key)}\n"
+            f"    SSLCertificateFile {quoting.apache(setup.certificate)}\n"
+            f"    SSLCertificateKeyFile {quoting.apache(setup.key)}\n"
             "    SSLProtocol -all +TLSv1.2 +TLSv1.3\n"
         )
     return {
@@ -310,12 +319,12 @@ def _haproxy(setup: Setup) -> dict[str, str]:
             raise UsageError(
                 reason=f"HAProxy wants the key in the certificate's file or as {beside[1]}"
             )
-        tls = f" ssl crt {_quoted_haproxy(setup.certificate)} ssl-min-ver TLSv1.2"
+        tls = f" ssl crt {quoting.haproxy(setup.certificate)} ssl-min-ver TLSv1.2"
     return {
         "tls": tls,
         # A connection has two ends, and may be spliced through a pipe.
         "connections": str((_open_files() - 256) // 4),
-        "haproxy_socket": _quoted_haproxy(f"unix@{config.unix_socket(setup.conf)}"),
+        "haproxy_socket": quoting.haproxy(f"unix@{config.unix_socket(setup.conf)}"),
     }
 
 
@@ -343,7 +352,7 @@ def _uwsgi(setup: Setup) -> dict[str, str]:
     return {
         "start": " ".join(words),
         "http_socket": socket,
-        "env": "\n".join(f"{name} = {_plain_uwsgi(value)}" for name, value in env.items()),
+        "env": "\n".join(f"{name} = {quoting.uwsgi(value)}" for name, value in env.items()),
         "sendfile": "" if _zero_copy(setup) else "disable-sendfile = true\n",
     }
 
@@ -352,10 +361,10 @@ def _systemd(setup: Setup) -> dict[str, str]:
     words = setup.serve(setup.behind)
     state_directory = "StateDirectory=headrace\nStateDirectoryMode=0750\n"
     return {
-        "exec_start": " ".join(map(_quoted_systemd, words)),
+        "exec_start": " ".join(map(quoting.systemd, words)),
         "state_directory": state_directory if setup.state_dir == "/var/lib/headrace" else "",
         "writable": " ".join(
-            _quoted_systemd(path) for path in dict.fromkeys((setup.state_dir, setup.image_dir))
+            quoting.systemd(path) for path in dict.fromkeys((setup.state_dir, setup.image_dir))
         ),
         # serve's --drain-timeout, and time to clean up.
         "stop_seconds": "75",
@@ -373,93 +382,21 @@ _VALUES: dict[str, Callable[[Setup], dict[str, str]]] = {
 }
 
 
-# --- what the front may read
+# --- users and programs
 
 
-def check_readable(setup: Setup, user: "pwd.struct_passwd") -> None:
-    """Raises ConfigurationError when ``user`` could not read image files, and says what to do."""
-    groups = set(os.getgrouplist(user.pw_name, user.pw_gid))
-    path = Path(setup.image_dir)
-    for directory in [*reversed(path.parents), path]:
-        try:
-            status = directory.stat()
-        except FileNotFoundError:
-            break
-        if not _may(status, user.pw_uid, groups, 0o1):
-            raise ConfigurationError(
-                reason=f"{user.pw_name} may not enter {directory}; put it into the group "
-                f"{_group(status.st_gid)} and let that group in, or let others in"
-            )
-    mode = int(setup.conf.glance_store.filesystem_store_file_perm, 8)
-    owner = setup.owner
-    if user.pw_uid not in (0, owner.pw_uid):
-        shared = owner.pw_gid in groups
-        wanted = 0o040 if shared else 0o004
-        if not (mode or 0o666 & ~_umask()) & wanted:
-            raise ConfigurationError(
-                reason=f"{user.pw_name} could not read the images: set filesystem_store_file_perm "
-                f"to {'0640' if shared else '0644'} in [glance_store]"
-            )
-    for file in _some(path):
-        if not _may(file.stat(), user.pw_uid, groups, 0o4):
-            raise ConfigurationError(
-                reason=f"{user.pw_name} may not read {file}, which is older than the setting of "
-                "filesystem_store_file_perm: change its mode"
-            )
-
-
-def _some(directory: Path) -> list[Path]:
-    """A few files of the directory, if it can be read."""
-    found: list[Path] = []
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
-                    found.append(Path(entry.path))
-                if len(found) >= 100:
-                    break
-    except OSError:
-        return []
-    return found
-
-
-def _may(status: os.stat_result, uid: int, groups: set[int], bit: int) -> bool:
-    if uid == 0:
-        return True
-    if status.st_uid == uid:
-        return bool(status.st_mode & bit << 6)
-    return bool(status.st_mode & (bit << 3 if status.st_gid in groups else bit))
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)  # nothing else runs in this process
-    os.umask(mask)
-    return mask
-
-
-def _apache_user(setup: Setup) -> "pwd.struct_passwd":
-    names = [setup.front_user] if setup.front_user else list(_APACHE_USERS)
-    for name in names:
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    raise UsageError(reason=f"no user {' or '.join(names)} here; name Apache's by --front-user")
-
-
-def _mod_wsgi_user(setup: Setup) -> "pwd.struct_passwd":
+def _mod_wsgi_user(setup: Setup) -> struct_passwd:
     """Whom Apache runs as, and Headrace with it: never root; the state directory's owner."""
     owner = setup.owner
-    user = owner if owner.pw_uid and not setup.front_user else _apache_user(setup)
+    user = owner if owner.pw_uid else users.apaches()
+    if setup.front_user:
+        user = users.named(setup.front_user)
     if os.path.exists(setup.state_dir) and user.pw_uid != owner.pw_uid:
         raise ConfigurationError(
             reason=f"within Apache Headrace runs as {user.pw_name}, but {setup.state_dir} belongs "
             f"to {owner.pw_name}: give it to {user.pw_name}, or name a user by --front-user"
         )
     return user
-
-
-# --- words in the manner of each configuration
 
 
 def _zero_copy(setup: Setup) -> bool:
@@ -475,20 +412,6 @@ def _open_files() -> int:
     return _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
 
 
-def _user(uid: int) -> "pwd.struct_passwd":
-    try:
-        return pwd.getpwuid(uid)
-    except KeyError:
-        raise ConfigurationError(reason=f"user {uid} has no name here") from None
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        raise ConfigurationError(reason=f"group {gid} has no name here") from None
-
-
 def _program(*names: str) -> str:
     """The absolute path of a program of this environment, else of the PATH, else its name."""
     for name in names:
@@ -498,46 +421,12 @@ def _program(*names: str) -> str:
     return next(filter(None, map(shutil.which, names)), names[0])
 
 
-def _refuse(path: str, forbidden: str, server: str) -> None:
-    for character in path:
-        if character in forbidden or not character.isprintable():
-            raise ConfigurationError(
-                reason=f"{server} cannot express {path!r}: it contains {character!r}"
-            )
-
-
-def _quoted_nginx(text: str) -> str:
-    _refuse(text, "$", "nginx")
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _quoted_apache(text: str) -> str:
-    _refuse(text, "$", "Apache")
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _quoted_haproxy(text: str) -> str:
-    _refuse(text, "'", "HAProxy")
-    return f"'{text}'"
-
-
-def _plain_uwsgi(text: str) -> str:
-    _refuse(text, "$%@", "uWSGI")
-    return text
-
-
-def _quoted_systemd(text: str) -> str:
-    _refuse(text, "", "systemd")
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return f'"{escaped}"' if re.search(r"[\s\"'\\;]", text) else escaped
-
-
 _QUOTES: dict[str, Callable[[str], str]] = {
-    "nginx": _quoted_nginx,
-    "apache": _quoted_apache,
-    "mod_wsgi": _quoted_apache,
-    "haproxy": _quoted_haproxy,
+    "nginx": quoting.nginx,
+    "apache": quoting.apache,
+    "mod_wsgi": quoting.apache,
+    "haproxy": quoting.haproxy,
     "gunicorn": repr,
-    "uwsgi": _plain_uwsgi,
-    "systemd": _quoted_systemd,
+    "uwsgi": quoting.uwsgi,
+    "systemd": quoting.systemd,
 }

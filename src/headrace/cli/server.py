@@ -1,6 +1,7 @@
 """headrace serve: the embedded server.  The server's half is loaded only when it runs."""
 
 import click
+from click.core import ParameterSource
 
 from headrace.cli import settings
 from headrace.cli.session import Seconds, Session
@@ -82,6 +83,9 @@ def serve(
         raise UsageError(
             reason="serve takes its options after its name; of those before it, --debug only"
         )
+    given = map(click.get_current_context().get_parameter_source, ("host", "port"))
+    if (unix_socket or behind) and ParameterSource.COMMANDLINE in given:
+        raise UsageError(reason="a Unix socket has no --host and no --port")
     # Only here: a command that talks to a service starts without the server's libraries.
     from headrace import config, log
     from headrace.api.auth import is_loopback

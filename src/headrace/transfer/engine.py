@@ -12,7 +12,9 @@ By what the descriptors are:
 bytes are copied instead; this is counted, and remembered for such a pair of descriptors.
 """
 
+import contextlib
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from headrace.transfer.port import (
     Port,
     Run,
     appends,
+    borrowed_socket,
     translated,
 )
 from headrace.transfer.portable import Readable, Writable
@@ -49,6 +52,7 @@ __all__ = [
     "Stream",
     "Writable",
     "counters",
+    "cut",
     "enable",
     "enabled",
     "pump",
@@ -160,6 +164,12 @@ def pump_all(
         for source in sources:
             body.take(source)
     return body.moved()
+
+
+def cut(stream: Stream) -> None:
+    """End a socket's connection under whoever else uses it: its peer sees the end, and it fails."""
+    with contextlib.suppress(OSError), borrowed_socket(stream.fd) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _length(source: Source) -> int | None:
