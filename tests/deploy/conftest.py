@@ -3,8 +3,7 @@
 import json
 import os
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,13 +23,6 @@ RECORD = {"disk_format": "raw", "container_format": "bare"}
 
 SIZE = 3 * MIB + 41
 SPARSE = 5 * GIB + 17
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + GUARD
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.02)
 
 
 @dataclass

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from tests.deploy.conftest import GIB, MIB, SIZE, SPARSE, Deployed, path, wait_until
+from tests.deploy.conftest import GIB, MIB, SIZE, SPARSE, Deployed, path
 from tests.deploy.wire import Answer, Wire
+from tests.faults.service import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from tests.deploy.conftest import MIB, OCTETS, Deployed, path, wait_until
+from tests.deploy.conftest import MIB, OCTETS, Deployed, path
 from tests.deploy.wire import Answer, Wire
+from tests.faults.service import wait_until
 
 pytestmark = pytest.mark.slow
 

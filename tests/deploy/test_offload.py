@@ -25,9 +25,9 @@ from tests.deploy.conftest import (
     Deployed,
     path,
     require_host,
-    wait_until,
 )
 from tests.deploy.wire import Answer, Wire
+from tests.faults.service import wait_until
 from tests.needs import require_root
 from tools import hosts
 
