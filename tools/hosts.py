@@ -40,6 +40,7 @@ class Place:
     conf: str
     change: Callable[[str], str]
     options: Sequence[str]
+    front_as_root: bool
     user: str | None = None
     python: Path = Path(sys.executable)
     packages: Path = ROOT / "src"
@@ -88,13 +89,16 @@ class Place:
     def recipe(self, server: str, port: int) -> Path:
         """What ``headrace config`` writes for ``server``, as a file."""
         file = self.directory / f"{server}.conf"
-        words = [str(self.python), "-m", "headrace", "config", server, *self.settings, "--no-auth"]
+        words = [*self.become(), self.python, "-m", "headrace", "config", server, "--no-auth"]
+        words += [*self.settings, "--listen", f"127.0.0.1:{port}", *self.options]
         done = subprocess.run(
-            [*words, "--listen", f"127.0.0.1:{port}", *self.options],
+            list(map(str, words)),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             cwd=self.directory,
-            env=environment({"PYTHONPATH": str(self.packages)}),
+            env=environment(
+                {"PATH": f"{os.environ['PATH']}:{SBIN}", "PYTHONPATH": str(self.packages)}
+            ),
         )
         if done.returncode:
             raise RuntimeError(f"headrace config {server} failed: {done.stderr.decode()}")
@@ -103,7 +107,7 @@ class Place:
 
     def stop(self) -> None:
         for process in self.processes.values():
-            for pid in reversed(family(process.pid)):
+            for pid in family(process.pid):  # parents first, who would begin new ones
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait(GUARD)
@@ -202,17 +206,20 @@ def _behind(front: str, place: Place) -> None:
 def _nginx(place: Place, port: int) -> None:
     _behind("nginx", place)
     recipe = place.recipe("nginx", port)
-    place.start("nginx", ["nginx", "-e", "stderr", "-c", recipe, "-g", "daemon off;"])
+    words = ["nginx", "-e", "stderr", "-c", recipe, "-g", "daemon off;"]
+    place.start("nginx", words if place.front_as_root else [*place.become(), *words])
 
 
 def _apache(place: Place, port: int) -> None:
     _behind("apache", place)
-    place.start("apache", ["apache2", "-f", place.recipe("apache", port), "-DFOREGROUND"])
+    words = ["apache2", "-f", place.recipe("apache", port), "-DFOREGROUND"]
+    place.start("apache", [*place.become(), *words])
 
 
 def _haproxy(place: Place, port: int) -> None:
     _behind("haproxy", place)
-    place.start("haproxy", ["haproxy", "-db", "-f", place.recipe("haproxy", port)])
+    words = ["haproxy", "-db", "-f", place.recipe("haproxy", port)]
+    place.start("haproxy", [*place.become(), *words])
 
 
 def _mod_wsgi(*options: str) -> Callable[[Place, int], None]:
@@ -225,7 +232,8 @@ def _mod_wsgi(*options: str) -> Callable[[Place, int], None]:
                 .replace("XSendFile On", "XSendFile Off")
             )
         daemon = [] if not options else ["-D", "HEADRACE_DAEMON"]
-        place.start("apache", ["apache2", "-f", recipe, *daemon, "-DFOREGROUND"])
+        words = ["apache2", "-f", recipe, *daemon, "-DFOREGROUND"]
+        place.start("apache", [*place.become(), *words])
 
     return run
 
@@ -280,17 +288,19 @@ def running(
     conf: str = "",
     change: Callable[[str], str] = str,
     options: Sequence[str] = (),
+    front_as_root: bool = False,
 ) -> Iterator[Host]:
     """Run the host; nothing of it is left afterwards.
 
     ``conf`` is the text of a configuration file of Headrace's; ``options`` are of
-    ``headrace config``, and ``change`` may alter what that wrote.
+    ``headrace config``, and ``change`` may alter what that wrote.  ``front_as_root`` has nginx
+    started by root, as only root can have its workers be another user.
     """
     kind = KINDS[name]
     # Not below the directory of the tests, which other users may not enter.
     parent = Path(tempfile.mkdtemp(prefix="headrace-", dir="/var/tmp"))
     parent.chmod(0o755)
-    place = Place(parent / kind.name_of_place, tracer, conf, change, options)
+    place = Place(parent / kind.name_of_place, tracer, conf, change, options, front_as_root)
     try:
         place.directory.mkdir()
         if kind.apart:

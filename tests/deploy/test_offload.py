@@ -317,7 +317,7 @@ def test_what_a_killed_nginx_leaves_is_swept() -> None:
             wire.send(wire.head("PUT", path(image), OCTETS, f"Content-Length: {3 * MIB}"))
             wire.send(bytes(2 * MIB))
             wait_until(lambda: arrivals(deployed) != [], "the first of the body")
-            for pid in reversed(hosts.family(host.place.processes["nginx"].pid)):
+            for pid in hosts.family(host.place.processes["nginx"].pid):
                 os.kill(pid, signal.SIGKILL)
             wait_until(lambda: arrivals(deployed) == [], "the sweep")
         with backend(deployed) as behind:
@@ -333,7 +333,7 @@ def test_an_nginx_of_another_user_is_declined_and_all_works() -> None:
     def as_nobody(recipe: str) -> str:
         return recipe.replace("user www-data www-data;", "user nobody www-data;")
 
-    with hosts.running("nginx", change=as_nobody) as host:
+    with hosts.running("nginx", change=as_nobody, front_as_root=True) as host:
         deployed = Deployed(host)
         data = os.urandom(3 * MIB)
         images = [deployed.add(data) for _ in range(2)]

@@ -6,7 +6,7 @@ import resource
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -178,8 +178,8 @@ def command(
         server in FRONTS or behind is not None or not setup.listen.is_loopback
     ):
         output.note(
-            "nobody is authenticated, so what comes through a proxy or from another machine is "
-            "refused (403); --no-auth serves everybody who can connect"
+            "nobody is authenticated, so Headrace serves nobody who comes through a proxy or from "
+            "another machine; --no-auth serves everybody who can connect"
         )
 
 
@@ -300,7 +300,11 @@ def _apache_values(setup: Setup) -> dict[str, str]:
             f"    SSLCertificateKeyFile {quoting.apache(setup.key)}\n"
             "    SSLProtocol -all +TLSv1.2 +TLSv1.3\n"
         )
+    # Root does not write where another user could have put a link in its way.
+    by_root = os.geteuid() == 0 and os.path.isdir("/var/log/apache2")
     return {
+        "run_dir": "/run" if by_root else setup.state_dir,
+        "log_dir": "/var/log/apache2" if by_root else setup.state_dir,
         "modules": modules,
         "tls_modules": tls_modules,
         "tls": tls,
@@ -311,6 +315,7 @@ def _apache_values(setup: Setup) -> dict[str, str]:
 def _haproxy(setup: Setup) -> dict[str, str]:
     from headrace import config
 
+    owner = setup.owner
     tls = ""
     if setup.certificate and setup.key:
         # HAProxy looks for the key beside the certificate.
@@ -322,6 +327,13 @@ def _haproxy(setup: Setup) -> dict[str, str]:
         tls = f" ssl crt {quoting.haproxy(setup.certificate)} ssl-min-ver TLSv1.2"
     return {
         "tls": tls,
+        # Root's HAProxy becomes the user whose socket it uses, once it listens.
+        "identity": ""
+        if os.geteuid()
+        else f"    user {owner.pw_name}\n    group {users.group_name(owner.pw_gid)}\n",
+        "splice": "    option splice-request\n    option splice-response\n"
+        if _zero_copy(setup)
+        else "",
         # A connection has two ends, and may be spliced through a pipe.
         "connections": str((_open_files() - 256) // 4),
         "haproxy_socket": quoting.haproxy(f"unix@{config.unix_socket(setup.conf)}"),
@@ -364,7 +376,7 @@ def _systemd(setup: Setup) -> dict[str, str]:
         "exec_start": " ".join(map(quoting.systemd, words)),
         "state_directory": state_directory if setup.state_dir == "/var/lib/headrace" else "",
         "writable": " ".join(
-            quoting.systemd(path) for path in dict.fromkeys((setup.state_dir, setup.image_dir))
+            quoting.systemd(path) for path in _not_within((setup.state_dir, setup.image_dir))
         ),
         # serve's --drain-timeout, and time to clean up.
         "stop_seconds": "75",
@@ -394,7 +406,7 @@ def _mod_wsgi_user(setup: Setup) -> struct_passwd:
     if os.path.exists(setup.state_dir) and user.pw_uid != owner.pw_uid:
         raise ConfigurationError(
             reason=f"within Apache Headrace runs as {user.pw_name}, but {setup.state_dir} belongs "
-            f"to {owner.pw_name}: give it to {user.pw_name}, or name a user by --front-user"
+            f"to {owner.pw_name}: give it to {user.pw_name}, or let Apache run as its owner"
         )
     return user
 
@@ -410,6 +422,12 @@ def _open_files() -> int:
     """How many files a process may have open at the most, here and within reason."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
+
+
+def _not_within(directories: Sequence[str]) -> list[str]:
+    """The first directory, and the others that do not lie in it."""
+    first, *others = directories
+    return [first, *(each for each in others if not f"{each}/".startswith(f"{first}/"))]
 
 
 def _program(*names: str) -> str:

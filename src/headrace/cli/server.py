@@ -99,10 +99,10 @@ def serve(
     if behind is not None and unix_socket is None:
         unix_socket = config.unix_socket(conf)
     if not conf.headrace.unauthenticated_ok and (unix_socket or not is_loopback(host)):
-        whom = "who comes through a proxy" if unix_socket else "another machine"
+        whom = "nobody who comes through a proxy" if unix_socket else "no other machine"
         raise UsageError(
-            reason=f"no authentication is configured, so nobody is served {whom}; "
-            "--unauthenticated-ok serves everybody who can connect"
+            reason=f"no authentication is configured, so {whom} is served; --unauthenticated-ok "
+            "serves everybody who can connect"
         )
     log.configure(debug or session.debug or conf.debug)
     options = ServeOptions(
