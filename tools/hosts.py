@@ -251,7 +251,7 @@ class Kind:
     sender: str = "headrace"
     ours: str = "headrace"
     apart: bool = False  # in a directory and an environment that other users can read
-    name_of_place: str = "a b'c%41+d&e"
+    name_of_place: str = "a b'c%41+d&é"
 
 
 KINDS: dict[str, Kind] = {
@@ -259,13 +259,13 @@ KINDS: dict[str, Kind] = {
     "gunicorn-gthread": Kind(_gunicorn("gthread"), sender="gunicorn", ours="gunicorn"),
     "gunicorn-sync": Kind(_gunicorn("sync"), sender="gunicorn", ours="gunicorn"),
     # uWSGI's files cannot say "%".
-    "uwsgi-offload": Kind(_uwsgi(), ("pyuwsgi",), "uwsgi", "uwsgi", name_of_place="a b"),
+    "uwsgi-offload": Kind(_uwsgi(), ("pyuwsgi",), "uwsgi", "uwsgi", name_of_place="a é"),
     "uwsgi-threads": Kind(
-        _uwsgi("offload-threads"), ("pyuwsgi",), "uwsgi", "uwsgi", name_of_place="a b"
+        _uwsgi("offload-threads"), ("pyuwsgi",), "uwsgi", "uwsgi", name_of_place="a é"
     ),
     "uwsgi-processes": Kind(
         _uwsgi("offload-threads", "threads", "processes=4"),
-        ("pyuwsgi",), "uwsgi", "uwsgi", name_of_place="a b",
+        ("pyuwsgi",), "uwsgi", "uwsgi", name_of_place="a é",
     ),
     "mod_wsgi-embedded": Kind(_mod_wsgi(), _MOD_WSGI, "apache", "apache", apart=True),
     "mod_wsgi-daemon": Kind(_mod_wsgi("copying"), _MOD_WSGI, "apache", "apache", apart=True),
@@ -275,7 +275,7 @@ KINDS: dict[str, Kind] = {
     "nginx": Kind(_nginx, ("nginx",), "nginx", apart=True),
     "apache": Kind(_apache, ("apache2", f"{_MODULES}/mod_xsendfile.so"), "apache", apart=True),
     "haproxy": Kind(  # HAProxy's files cannot say "'"
-        _haproxy, ("haproxy",), "haproxy", apart=True, name_of_place="a b%41+d&e"
+        _haproxy, ("haproxy",), "haproxy", apart=True, name_of_place="a b%41+d&é"
     ),
 }  # fmt: skip
 

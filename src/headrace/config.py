@@ -221,7 +221,8 @@ def load(
 
 def _check_location(location: str) -> None:
     """Refuse what cannot stand, as it is, in a header and in a configuration of nginx."""
-    if not re.fullmatch(r"/([A-Za-z0-9._-]+/)+", location):
+    taken = ("/v2/", "/.headrace/")
+    if not re.fullmatch(r"/([A-Za-z0-9_-][A-Za-z0-9._-]*/)+", location) or location in taken:
         raise errors.ConfigurationError(
             reason=f"x_accel_location {location!r} is not a path such as /headrace-images/"
         )

@@ -143,6 +143,21 @@ def test_no_validator_holds(deployed: Deployed) -> None:
     assert (answer.status, answer.body) == (200, deployed.data)
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'If-Match: "anything"',
+        "If-None-Match: *",
+        "If-Unmodified-Since: Thu, 01 Jan 1970 00:00:00 GMT",
+        "If-Modified-Since: Fri, 31 Dec 2100 23:59:59 GMT",
+    ],
+)
+def test_no_condition_is_judged(deployed: Deployed, condition: str) -> None:
+    """By whatever host: they would be judged by validators that are not the image's."""
+    answer = get(deployed, deployed.whole, condition)
+    assert (answer.status, answer.body) == (200, deployed.data)
+
+
 def test_what_is_refused_has_no_data(deployed: Deployed) -> None:
     unknown = "00000000-0000-4000-8000-000000000000"
     answer = get(deployed, unknown)

@@ -101,6 +101,8 @@ def test_systemd_lets_the_service_write_where_it_has_to(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     conf.write_text("[glance_store]\nfilesystem_store_datadir = /srv/images\n")
     assert writable("--config-file", conf) == f"{tmp_path}/state /srv/images"
+    conf.write_text("[glance_store]\nfilesystem_store_datadir = /srv/a 100%% $$im\n")
+    assert writable("--config-file", conf) == f'{tmp_path}/state "/srv/a 100%%%% $im"'
 
 
 def test_systemd_takes_it(world: Path, owned: Path) -> None:
@@ -234,7 +236,7 @@ def test_nothing_is_opened_unless_asked(owned: Path, name: str) -> None:
     opened = config(*words, "--no-auth")
     assert "unauthenticated" in opened.stdout.lower()
     assert "whoever can connect is an administrator" in opened.stdout
-    assert opened.stderr == ""
+    assert "--no-auth" not in opened.stderr
 
 
 @pytest.mark.parametrize("front", FRONTS)
@@ -321,6 +323,21 @@ def test_the_socket_is_its_users_and_groups(tmp_path: Path) -> None:
     with hosts.running("haproxy") as host:
         mode = (host.state_dir / "headrace.sock").stat().st_mode
         assert (stat.S_ISSOCK(mode), stat.S_IMODE(mode)) == (True, 0o660)
+
+
+def test_root_is_told_that_it_would_be_root(world: Path) -> None:
+    require_root()
+    for name in ("nginx", "haproxy", "systemd"):
+        said = config(name, "--state-dir", world / "none", "--no-auth").stderr
+        assert "would run as root" in said
+
+
+@pytest.mark.parametrize("location", ["/v2/", "/.headrace/", "/../", "/a/../", "/a", "a/", "/a b/"])
+def test_a_location_that_is_taken_or_none(tmp_path: Path, location: str) -> None:
+    conf = tmp_path / "conf"
+    conf.write_text(f"[headrace]\nx_accel_location = {location}\n")
+    said = config("nginx", "--config-file", conf, "--state-dir", tmp_path, status=1).stderr
+    assert "x_accel_location" in said
 
 
 # The kill-switch

@@ -1,11 +1,13 @@
 """Bodies under hosts that are not ours: what they take from us, and what we take from them."""
 
+import io
 import os
 import socket
 import ssl
+import sys
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import falcon
 import pytest
@@ -86,6 +88,40 @@ def test_the_extent_itself_reaches_a_host_that_sends_files(
     assert hasattr(response.stream, "read") == handed_over
     assert "connection" not in response.headers
     extent.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        ({"http-socket": b":80"}, True),
+        ({"socket": b":80", "http11-socket": b":81"}, True),
+        ({"socket": b":80", "protocol": b"uwsgi"}, True),
+        ({"socket": b":80", "protocol": b"fastcgi"}, False),
+        ({"http-socket": b":80", "fastcgi-socket": b":81"}, False),
+        ({"https-socket": b":80"}, False),
+        ({}, False),
+    ],
+)
+def test_a_range_is_sent_into_uwsgis_connection_only_where_nothing_frames_it(
+    image: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, bytes], sent: bool
+) -> None:
+    host = ModuleType("uwsgi")
+    host.opt, host.connection_fd = options, lambda: 0  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "uwsgi", host)
+    extent, response = deliver(image, 1000, UWSGI, Range="bytes=1-5")
+    assert ("_Sent" in type(response.stream).__name__) == sent
+    assert response.stream is not extent
+    extent.close()
+
+
+@pytest.mark.parametrize(
+    ("length", "encoding"),
+    [("-5", ""), ("abc", ""), ("1_0", ""), ("+4", ""), ("4", "chunked"), ("", "gzip, chunked")],
+)
+def test_a_body_of_doubtful_length_is_none(length: str, encoding: str) -> None:
+    environ = {"wsgi.input": io.BytesIO(b"data"), "wsgi.input_terminated": True}
+    with pytest.raises(errors.BadRequest):
+        intake.body({**environ, "CONTENT_LENGTH": length, "HTTP_TRANSFER_ENCODING": encoding})
 
 
 def test_nothing_is_handed_over_when_zero_copy_is_off(image: Path) -> None:

@@ -6,7 +6,8 @@ from http import HTTPStatus
 import falcon
 import msgspec
 
-from headrace.errors import Error
+from headrace.api.offload import is_question
+from headrace.errors import Error, Forbidden
 
 CODE_HEADER = "X-Headrace-Error"
 _NGINX_CLIENT_GONE = 499
@@ -14,8 +15,10 @@ _NGINX_CLIENT_GONE = 499
 
 def answer(req: falcon.Request, resp: falcon.Response, error: Error) -> None:
     """Make ``error`` the response, in the form the caller accepts."""
-    reason = _reason(error.status)
-    resp.status = f"{error.status} {reason}"
+    # nginx, asking, understands no other refusal; the upload itself is then refused as is due.
+    status = Forbidden.status if is_question(req.env) else error.status
+    reason = _reason(status)
+    resp.status = f"{status} {reason}"
     resp.set_header(CODE_HEADER, error.code)
     resp.stream = None
     accept = req.get_header("Accept") or ""
@@ -24,20 +27,20 @@ def answer(req: falcon.Request, resp: falcon.Response, error: Error) -> None:
         resp.data = msgspec.json.encode(
             {
                 "message": f"{html.escape(str(error))}<br /><br />\n\n\n",
-                "code": f"{error.status} {reason}",
+                "code": f"{status} {reason}",
                 "title": reason,
             }
         )
     elif "text/html" in accept or "*/*" in accept:
         resp.content_type = "text/html; charset=UTF-8"
-        title = f"{error.status} {reason}"
+        title = f"{status} {reason}"
         resp.data = (
             f"<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n"
             f"  <h1>{title}</h1>\n  {html.escape(str(error))}<br /><br />\n </body>\n</html>\n"
         ).encode()
     else:
         resp.content_type = "text/plain; charset=UTF-8"
-        resp.data = f"{error.status} {reason}\n\n{error}\n\n   ".encode()
+        resp.data = f"{status} {reason}\n\n{error}\n\n   ".encode()
 
 
 def _reason(status: int) -> str:

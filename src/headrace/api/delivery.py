@@ -16,10 +16,11 @@ uWSGI's file_wrapper sends the whole file whatever the descriptor's position.  I
 ``uwsgi.sendfile`` counts in C ints, and with offload threads sends up to 128 KiB more than asked.
 
 ``x-accel-redirect`` and ``x-sendfile`` name the file to nginx or Apache, which cut the range out
-themselves.  They do not know the ``Content-Range`` that old clients send in requests: such a range
-leaves through the host, as above.
+themselves.  They do not know the ``Content-Range`` that old clients send in requests, and judge
+conditions by validators of their own: such requests leave through the host, as above.
 
 Images have no validators (ETag, Last-Modified), so no ``If-Range`` can hold: the answer is whole.
+Apache adds a Last-Modified, and then judges by it.
 """
 
 import logging
@@ -46,6 +47,8 @@ EXTENT = "headrace.extent"
 """Where a response's Extent is noted, so that it is closed when it does not become the body."""
 
 Environ = dict[str, Any]
+
+_CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
 # Sockets on which uWSGI writes a response as it is; on others (FastCGI, TLS) it frames or encrypts.
 _UWSGI_PLAIN = {"http-socket", "http11-socket", "socket", "uwsgi-socket"}
@@ -89,7 +92,7 @@ class Delivery:
         resp.content_type = "application/octet-stream"
         if image.checksum:
             resp.set_header("Content-MD5", image.checksum)
-        if not legacy and self._leave_to_front(resp, extent):
+        if not legacy and not _is_conditional(req) and self._leave_to_front(resp, extent):
             return
         if asked is not None:
             offset, length = asked
@@ -136,7 +139,8 @@ class Delivery:
             return extent
         uwsgi: Any = import_module("uwsgi")  # exists within uWSGI only
         sockets = {name for name in uwsgi.opt if name.endswith("-socket") or name == "socket"}
-        if sockets <= _UWSGI_PLAIN:
+        protocol = uwsgi.opt.get("protocol", b"http")
+        if sockets and sockets <= _UWSGI_PLAIN and protocol in (b"http", b"uwsgi"):
             return _Sent(extent, uwsgi.connection_fd(), self.stall)
         return _Blocks(extent)
 
@@ -173,10 +177,14 @@ class _Sent(_Blocks):
         yield b""  # on which uWSGI sends the headers
         try:
             engine.pump(self._extent, self._sink)
-        except errors.TransferError as error:
+        except errors.Error as error:
             # uWSGI would take what is missing for sent.
             _log.warning("answer cut short after %d bytes: %s", self._extent.sent, error)
             engine.cut(self._sink)
+
+
+def _is_conditional(req: falcon.Request) -> bool:
+    return any(req.get_header(name) for name in _CONDITIONS)
 
 
 def _sends_files(env: Environ) -> bool:

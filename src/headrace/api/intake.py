@@ -94,8 +94,13 @@ def body(environ: dict[str, Any]) -> Body:
 
 def open_input(environ: dict[str, Any]) -> tuple[Input, int | None]:
     """Where to read the body, and its length; None: until its end.  Raises as ``body``."""
-    if not environ.get("HTTP_TRANSFER_ENCODING"):
-        return environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
+    encoding, length = environ.get("HTTP_TRANSFER_ENCODING"), environ.get("CONTENT_LENGTH") or "0"
+    if not encoding:
+        if not (length.isascii() and length.isdigit() and len(length) < 20):
+            raise errors.BadRequest(reason="Content-Length is not a number of bytes")
+        return environ["wsgi.input"], int(length)
+    if encoding.strip().lower() != "chunked" or length != "0":
+        raise errors.BadRequest(reason="a body is chunked, or has a Content-Length")
     if "uwsgi.version" in environ:
         return _UwsgiChunks(), None
     if not environ.get("wsgi.input_terminated"):

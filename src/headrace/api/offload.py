@@ -55,10 +55,6 @@ class Offload:
         if arrivals is not None:
             self._tell(arrivals.refusal())
 
-    def asks(self, env: Environ) -> bool:
-        """Whether the request only asks if an upload's body may be written to a file."""
-        return env.get(_UPLOAD) == "ask"
-
     def permit(self, env: Environ) -> int | None:
         """The length of the body that is asked for, None if that is not known.
 
@@ -79,7 +75,8 @@ class Offload:
         reason = self._refusal(env)
         if reason is not None or self._arrivals is None:
             raise errors.BadRequest(reason=f"an upload cannot come as a file: {reason}")
-        arrival = self._arrivals.take(env.get(_FILE, ""))
+        # PEP 3333 has headers as latin-1, whatever they are.
+        arrival = self._arrivals.take(os.fsdecode(env.get(_FILE, "").encode("latin-1")))
         if arrival.length != _length(env):
             with arrival:
                 raise errors.UploadIncomplete(reason="its file is not as long as its body was")
@@ -97,6 +94,11 @@ class Offload:
         if reason is not None and reason != self._told:
             _log.warning("uploads are not offloaded: %s", reason)
         self._told = reason
+
+
+def is_question(env: Environ) -> bool:
+    """Whether the request only asks if an upload's body may be written to a file."""
+    return env.get(_UPLOAD) == "ask"
 
 
 def _length(env: Environ) -> int | None:

@@ -34,6 +34,11 @@ def uwsgi(text: str) -> str:
 
 
 def systemd(text: str) -> str:
+    """A word of a command line, where a "$" begins a variable."""
+    return systemd_path(text.replace("$", "$$"))
+
+
+def systemd_path(text: str) -> str:
     refuse(text, "", "systemd")
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"' if re.search(r"[\s\"'\\;]", text) else escaped

@@ -17,12 +17,12 @@ import click
 
 from headrace.cli import output, quoting, settings, users
 from headrace.cli.address import Address, ListenAddress
+from headrace.cli.server import FRONTS
 from headrace.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from oslo_config import cfg
 
-FRONTS = ("nginx", "apache", "haproxy")
 HOSTS = ("gunicorn", "uwsgi", "mod_wsgi")
 RECIPES: dict[str, str] = {
     "nginx": "nginx.conf",
@@ -38,6 +38,7 @@ DEFAULT_ADDRESS = Address("127.0.0.1", 9292)
 
 _PLACE = re.compile(r"@\{([^}]*)\}")
 _NAME = re.compile(r"<(\w+)>")
+_APACHE_LOGS = ("/var/log/apache2", "/var/log/httpd", "/var/log")
 _APACHE_MODULES = ("/usr/lib/apache2/modules", "/etc/httpd/modules", "/usr/lib64/httpd/modules")
 _MOST_FILES = 32768
 
@@ -69,6 +70,12 @@ class Setup:
         return config.image_dir(self.conf)
 
     @property
+    def socket(self) -> str:
+        from headrace import config
+
+        return config.unix_socket(self.conf)
+
+    @property
     def owner(self) -> struct_passwd:
         """The user that Headrace runs as: whose the state directory is, else who is asking."""
         return users.owner_of(self.state_dir)
@@ -76,7 +83,7 @@ class Setup:
     def check_access(self, front: struct_passwd) -> None:
         """Raises ConfigurationError when the server in front could not do its part."""
         mode = int(self.conf.glance_store.filesystem_store_file_perm, 8)
-        users.check_access(front, self.owner, self.image_dir, mode)
+        users.check_access(front, self.owner, self.socket, self.image_dir, mode)
 
     def environment(self) -> dict[str, str]:
         """What a process must find in its environment to be configured like this."""
@@ -101,6 +108,8 @@ class Setup:
             words += ["--host", self.listen.host, "--port", str(self.listen.port)]
         if self.no_auth:
             words.append("--unauthenticated-ok")
+        for word in words:
+            quoting.refuse(word, "", "a command line")
         return words
 
 
@@ -130,7 +139,7 @@ class Setup:
 )
 @click.option(
     "--behind",
-    type=click.Choice(FRONTS),
+    type=click.Choice(list(FRONTS)),
     help="For systemd: the server in front of the service.",
 )
 @click.option(
@@ -181,6 +190,11 @@ def command(
             "nobody is authenticated, so Headrace serves nobody who comes through a proxy or from "
             "another machine; --no-auth serves everybody who can connect"
         )
+    if server in ("nginx", "haproxy", "systemd") and setup.owner.pw_uid == 0:
+        output.note(
+            f"Headrace would run as root, whose {setup.state_dir} is or would be: make it for a "
+            "user of its own, who then is in what is written"
+        )
 
 
 def _write(server: str, setup: Setup) -> str:
@@ -213,7 +227,8 @@ def _common(setup: Setup, server: str) -> dict[str, str]:
         "state_dir": setup.state_dir,
         "image_dir": setup.image_dir,
         "offload_dir": config.offload_dir(conf),
-        "socket": config.unix_socket(conf),
+        "socket": setup.socket,
+        "size_cap": str(conf.image_size_cap),
         "stall": str(max(1, round(conf.headrace.stall_timeout))),
         "threads": str(conf.headrace.threads),
         "listen": str(setup.listen),
@@ -250,6 +265,7 @@ def _nginx(setup: Setup) -> dict[str, str]:
 
 
 def _apache(setup: Setup) -> dict[str, str]:
+    quoting.refuse(setup.socket, "|", "Apache")
     user = users.named(setup.front_user) if setup.front_user else users.apaches()
     setup.check_access(user)
     return {
@@ -301,10 +317,14 @@ def _apache_values(setup: Setup) -> dict[str, str]:
             "    SSLProtocol -all +TLSv1.2 +TLSv1.3\n"
         )
     # Root does not write where another user could have put a link in its way.
-    by_root = os.geteuid() == 0 and os.path.isdir("/var/log/apache2")
+    run_dir = log_dir = setup.state_dir
+    if os.geteuid() == 0:
+        run_dir = "/run"
+        log_dir = next(filter(os.path.isdir, _APACHE_LOGS))
     return {
-        "run_dir": "/run" if by_root else setup.state_dir,
-        "log_dir": "/var/log/apache2" if by_root else setup.state_dir,
+        "run_dir": run_dir,
+        "log_dir": log_dir,
+        "writer": "root" if os.geteuid() == 0 else "who wrote this",
         "modules": modules,
         "tls_modules": tls_modules,
         "tls": tls,
@@ -313,8 +333,6 @@ def _apache_values(setup: Setup) -> dict[str, str]:
 
 
 def _haproxy(setup: Setup) -> dict[str, str]:
-    from headrace import config
-
     owner = setup.owner
     tls = ""
     if setup.certificate and setup.key:
@@ -327,16 +345,14 @@ def _haproxy(setup: Setup) -> dict[str, str]:
         tls = f" ssl crt {quoting.haproxy(setup.certificate)} ssl-min-ver TLSv1.2"
     return {
         "tls": tls,
-        # Root's HAProxy becomes the user whose socket it uses, once it listens.
-        "identity": ""
-        if os.geteuid()
-        else f"    user {owner.pw_name}\n    group {users.group_name(owner.pw_gid)}\n",
+        # Started by root, it becomes the user whose socket it uses, once it listens.
+        "identity": f"    user {owner.pw_name}\n    group {users.group_name(owner.pw_gid)}\n",
         "splice": "    option splice-request\n    option splice-response\n"
         if _zero_copy(setup)
         else "",
         # A connection has two ends, and may be spliced through a pipe.
-        "connections": str((_open_files() - 256) // 4),
-        "haproxy_socket": quoting.haproxy(f"unix@{config.unix_socket(setup.conf)}"),
+        "connections": str(max(_open_files() // 4 - 64, 1)),
+        "haproxy_socket": quoting.haproxy(f"unix@{setup.socket}"),
     }
 
 
@@ -376,7 +392,7 @@ def _systemd(setup: Setup) -> dict[str, str]:
         "exec_start": " ".join(map(quoting.systemd, words)),
         "state_directory": state_directory if setup.state_dir == "/var/lib/headrace" else "",
         "writable": " ".join(
-            quoting.systemd(path) for path in _not_within((setup.state_dir, setup.image_dir))
+            quoting.systemd_path(path) for path in _not_within((setup.state_dir, setup.image_dir))
         ),
         # serve's --drain-timeout, and time to clean up.
         "stop_seconds": "75",

@@ -7,13 +7,19 @@ from headrace.cli import settings
 from headrace.cli.session import Seconds, Session
 from headrace.errors import UsageError
 
-_FRONTS: dict[str, dict[tuple[str, str], object]] = {
+FRONTS: dict[str, dict[tuple[str, str], object]] = {
     "nginx": {
         ("headrace", "delivery"): "x-accel-redirect",
         ("headrace", "upload_offload"): True,
     },
-    "apache": {("headrace", "delivery"): "x-sendfile"},
-    "haproxy": {},
+    "apache": {
+        ("headrace", "delivery"): "x-sendfile",
+        ("headrace", "upload_offload"): False,
+    },
+    "haproxy": {
+        ("headrace", "delivery"): "auto",
+        ("headrace", "upload_offload"): False,
+    },
 }
 
 
@@ -35,7 +41,7 @@ _FRONTS: dict[str, dict[tuple[str, str], object]] = {
 )
 @click.option(
     "--behind",
-    type=click.Choice(["nginx", "apache", "haproxy"]),
+    type=click.Choice(list(FRONTS)),
     help="Serve as `headrace config` of this server expects: on a Unix socket in the state "
     "directory, image data sent by nginx or Apache, uploads received by nginx.",
 )
@@ -92,7 +98,7 @@ def serve(
     from headrace.server import embedded
     from headrace.server.options import ServeOptions
 
-    overrides = {**_FRONTS[behind]} if behind is not None else {}
+    overrides = {**FRONTS[behind]} if behind is not None else {}
     if unauthenticated_ok:
         overrides["headrace", "unauthenticated_ok"] = True
     conf = settings.load(state_dir, config_files, overrides)

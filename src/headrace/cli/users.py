@@ -48,17 +48,19 @@ def group_name(gid: int) -> str:
 
 
 def check_access(
-    front: struct_passwd, owner: struct_passwd, image_dir: str, file_perm: int
+    front: struct_passwd, owner: struct_passwd, socket: str, image_dir: str, file_perm: int
 ) -> None:
     """Raises ConfigurationError when ``front`` could not read the images or reach the socket.
 
-    ``owner`` is whom Headrace runs as, ``file_perm`` the mode of its image files (0: by the umask).
-    The error says what to do about the first obstacle.
+    ``owner`` is whom Headrace runs as, ``file_perm`` the mode of its image files; 0 leaves it to
+    the service's umask, which is not expected to leave more than 0640.  The error says what to do
+    about the first obstacle.
     """
     groups = set(os.getgrouplist(front.pw_name, front.pw_gid))
-    _check_way(front, groups, Path(image_dir))
+    for directory in (Path(socket).parent, Path(image_dir)):
+        _check_way(front, groups, directory)
     if front.pw_uid not in (0, owner.pw_uid):
-        _check_mode(front, owner.pw_gid in groups, file_perm or 0o666 & ~_umask())
+        _check_mode(front, owner.pw_gid in groups, file_perm or 0o640)
     _check_files(front, groups, Path(image_dir))
     if front.pw_uid not in (0, owner.pw_uid) and owner.pw_gid not in groups:
         raise ConfigurationError(
@@ -115,9 +117,3 @@ def _may(status: os.stat_result, uid: int, groups: set[int], bit: int) -> bool:
     if status.st_uid == uid:
         return bool(status.st_mode & bit << 6)
     return bool(status.st_mode & (bit << 3 if status.st_gid in groups else bit))
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)  # nothing else runs in this process
-    os.umask(mask)
-    return mask

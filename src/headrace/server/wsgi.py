@@ -38,8 +38,7 @@ def _build(environ: dict[str, Any]) -> app.Application:
     with _building:
         if _built is None:
             for name, value in _given_by_host(environ):
-                if name == "HEADRACE_CONFIG" or name.startswith("OS_"):
-                    os.environ.setdefault(name, value)
+                os.environ.setdefault(name, value)
             files = [name for name in os.environ.get("HEADRACE_CONFIG", "").split(":") if name]
             conf = config.load(files)
             log.configure(conf.debug)
@@ -49,12 +48,19 @@ def _build(environ: dict[str, Any]) -> app.Application:
 
 
 def _given_by_host(environ: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Variables that a host was told of and that may not be in the process's environment."""
-    yield from environ.items()
+    """Settings that a host was told of and that may not be in the process's environment."""
+    for name, value in environ.items():
+        if _is_setting(name) and isinstance(value, str):
+            # PEP 3333 has strings as latin-1, whatever they are.
+            yield name, os.fsdecode(value.encode("latin-1"))
     if "uwsgi.version" in environ:
         for name, value in import_module("uwsgi").opt.items():
-            if isinstance(value, bytes):
+            if _is_setting(name) and isinstance(value, bytes):
                 yield name, os.fsdecode(value)
+
+
+def _is_setting(name: str) -> bool:
+    return name == "HEADRACE_CONFIG" or name.startswith("OS_")
 
 
 def _check_host(environ: dict[str, Any]) -> None:

@@ -93,6 +93,8 @@ class Arrivals:
 
     def sweep(self) -> int:
         """Remove what a server in front that died has left; returns how many files."""
+        if self.refusal() is not None:
+            return 0
         try:
             with os.scandir(self._directory) as entries:
                 paths = [entry.path for entry in entries if _NAME.fullmatch(entry.name)]

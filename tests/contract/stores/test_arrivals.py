@@ -268,6 +268,18 @@ def test_a_reader_does_not_keep_it(store: FilesystemStore, directory: Path) -> N
         assert store.sweep() == 1
 
 
+def test_a_directory_that_is_refused_is_not_swept(
+    store: FilesystemStore, directory: Path, tmp_path: Path
+) -> None:
+    directory.rmdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    arrived(elsewhere)
+    directory.symlink_to(elsewhere)
+    assert store.sweep() == 0
+    assert os.listdir(elsewhere) == [NAME]
+
+
 def test_only_files_with_such_names_are_swept(store: FilesystemStore, directory: Path) -> None:
     (directory / "README").touch()
     (directory / "0000000007").mkdir()

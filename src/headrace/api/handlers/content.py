@@ -5,7 +5,7 @@ import falcon
 from headrace import errors
 from headrace.api import intake
 from headrace.api.delivery import Delivery
-from headrace.api.offload import ArrivedBody, Offload
+from headrace.api.offload import ArrivedBody, Offload, is_question
 from headrace.api.requests import media_type
 from headrace.service.content import Content
 
@@ -27,7 +27,7 @@ class FileHandler:
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         resp.status = falcon.HTTP_204
-        if self._offload.asks(req.env):
+        if is_question(req.env):
             self._permit(req, image_id)
             return
         media_type(req, "application/octet-stream")
@@ -41,16 +41,10 @@ class FileHandler:
             self._content.upload(caller, image_id, ArrivedBody(arrival), announced)
 
     def _permit(self, req: falcon.Request, image_id: str) -> None:
-        """Let an upload's body be written to a file; Forbidden for whatever would refuse it.
-
-        nginx understands no other refusal, and then has the upload itself be refused, or taken.
-        """
-        try:
-            media_type(req, "application/octet-stream")
-            length = self._offload.permit(req.env)
-            self._content.check_upload(req.context.caller, image_id, length, _announced_size(req))
-        except errors.Error as error:
-            raise errors.Forbidden(reason=str(error)) from error
+        """Let an upload's body be written to a file; raises whatever would refuse the upload."""
+        media_type(req, "application/octet-stream")
+        length = self._offload.permit(req.env)
+        self._content.check_upload(req.context.caller, image_id, length, _announced_size(req))
 
 
 def _announced_size(req: falcon.Request) -> int | None:
