@@ -183,7 +183,7 @@ def test_nobody_else_can_say_what_nginx_says(deployed: Deployed) -> None:
         "X-Headrace-Upload-Length: 1",
     )
     answer = deployed.ask("PUT", path(image), *fields, body=b"mine")
-    if deployed.host.name == "nginx":  # which says its own words in their place
+    if deployed.host.name in ("nginx", "apache", "haproxy"):  # who keep such words back
         assert answer.status == 204
         assert deployed.ask("GET", path(image)).body == b"mine"
     else:
