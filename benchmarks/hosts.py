@@ -67,10 +67,10 @@ def run(plan: Plan) -> list[Row]:
         with network.under(congestion), _deployments(directory, source) as deployed:
             time.sleep(_SETTLED)
             rows = _downloads(plan, deployed)
-            rows += [
-                Row(f"{name}: memory", "MiB", [_pss(each.server)], listed=False)
-                for name, each in deployed.items()
-            ]
+            for name, each in deployed.items():
+                resident, shared_out = _memory(each.server)
+                rows.append(Row(f"{name}: RSS", "MiB", [resident], listed=False))
+                rows.append(Row(f"{name}: PSS", "MiB", [shared_out], listed=False))
             rows += _uploads(plan, source)
         return rows
     finally:
@@ -208,29 +208,29 @@ def _download(deployment: Deployment, streams: int) -> Sample:
     return Sample(spent / (size / KIB), size / MB / got["seconds"])
 
 
-def _pss(server: Server) -> float:
-    """Memory of all processes, what they share counted once, in MiB."""
-    total = 0
+def _memory(server: Server) -> tuple[float, float]:
+    """RSS and PSS of all processes in MiB: what they share counted for each of them, and once."""
+    sums = {"Rss": 0, "Pss": 0}
     for pid in server.pids():
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-        total += next(
-            int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")
-        )
-    return total * KIB / MIB
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(":")
+            if name in sums:
+                sums[name] += int(value.split()[0])
+    return sums["Rss"] * KIB / MIB, sums["Pss"] * KIB / MIB
 
 
 # --- the table of the guide
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    """One line a host: CPU per KB at 1 and 8 streams, throughput at 8, memory."""
+    """One line a host, the cheapest at 8 streams first: CPU per KB, throughput and memory."""
     found = {row.name: row for row in rows}
-    names = [row.name.partition(":")[0] for row in rows if row.name.endswith(": memory")]
-    lines = [
-        "| host | CPU, 1 stream | of a bare loop | CPU, 8 streams | of a bare loop "
-        "| MB/s, 8 streams | memory |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    names = [row.name.partition(":")[0] for row in rows if row.name.endswith(": RSS")]
+    head = ["host"]
+    for number in ("1 stream", "8 streams"):
+        head += [f"CPU, {number}", "of a bare loop", f"MB/s, {number}"]
+    head += ["RSS", "PSS"]
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
 
     def cost(name: str) -> float:
         return median(found[f"{name}: CPU, streams: 8"].ours)
@@ -240,7 +240,7 @@ def as_table(rows: Sequence[Row]) -> str:
         for streams in STREAMS:
             row = found[f"{name}: CPU, streams: {streams}"]
             cells += [f"{median(row.ours):.3f} µs/KB", f"{row.ratio:.2f}"]
-        cells.append(f"{median(found[f'{name}: throughput, streams: 8'].ours):,.0f}")
-        cells.append(f"{median(found[f'{name}: memory'].ours):.0f} MiB")
+            cells.append(f"{median(found[f'{name}: throughput, streams: {streams}'].ours):,.0f}")
+        cells += [f"{median(found[f'{name}: {what}'].ours):.0f} MiB" for what in ("RSS", "PSS")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -10,13 +10,14 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import falcon
+import msgspec
 import pytest
-from falcon.testing import create_environ
+from falcon.testing import TestClient, create_environ
 from gunicorn.http.body import Body, ChunkedReader
 from gunicorn.http.unreader import IterUnreader
 
-from headrace import errors
-from headrace.api import intake
+from headrace import config, errors
+from headrace.api import app, intake
 from headrace.api.delivery import Delivery, Mode
 from headrace.api.requests import read_json
 from headrace.model import MIB, Image
@@ -122,6 +123,36 @@ def test_a_body_of_doubtful_length_is_none(length: str, encoding: str) -> None:
     environ = {"wsgi.input": io.BytesIO(b"data"), "wsgi.input_terminated": True}
     with pytest.raises(errors.BadRequest):
         intake.body({**environ, "CONTENT_LENGTH": length, "HTTP_TRANSFER_ENCODING": encoding})
+
+
+def test_what_the_host_is_given_is_what_its_file_wrapper_made(tmp_path: Path) -> None:
+    """Through the framework and everything around it: uWSGI and gunicorn compare by identity."""
+    settings: dict[tuple[str, str], object] = {
+        ("headrace", "state_dir"): str(tmp_path / "state"),
+        ("headrace", "unauthenticated_ok"): True,
+    }
+    application = app.build(config.load([], settings))
+    client = TestClient(application)
+    record = msgspec.json.encode({"disk_format": "raw", "container_format": "bare"})
+    path = client.simulate_post("/v2/images", body=record).json["file"]
+    octets = {"Content-Type": "application/octet-stream"}
+    client.simulate_put(path, body=bytes(100_000), headers=octets)
+    made: list[object] = []
+
+    class Wrapper:
+        def __init__(self, extent: Extent, _size: int) -> None:
+            self.extent = extent
+            made.append(self)
+
+    environ = {**create_environ(path=path), **GUNICORN}
+    environ["wsgi.file_wrapper"] = Wrapper
+    for headers in ({}, {"HTTP_RANGE": "bytes=7-"}):
+        body = application({**environ, **headers}, lambda *_: None)
+        assert body is made.pop()
+        assert isinstance(body, Wrapper)
+        assert type(body.extent) is Extent
+        body.extent.close()
+    application.close()
 
 
 def test_nothing_is_handed_over_when_zero_copy_is_off(image: Path) -> None:
