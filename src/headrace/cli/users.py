@@ -4,6 +4,7 @@ import contextlib
 import grp
 import os
 import pwd
+import stat
 from pathlib import Path
 from pwd import struct_passwd
 
@@ -11,6 +12,7 @@ from headrace.errors import ConfigurationError, UsageError
 
 _OF_APACHE = ("www-data", "apache", "http", "daemon")
 _LOOKED_AT = 100  # files
+_EXPECTED = stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP  # of image files, from any umask
 
 
 def owner_of(directory: str) -> struct_passwd:
@@ -60,7 +62,7 @@ def check_access(
     for directory in (Path(socket).parent, Path(image_dir)):
         _check_way(front, groups, directory)
     if front.pw_uid not in (0, owner.pw_uid):
-        _check_mode(front, owner.pw_gid in groups, file_perm or 0o640)
+        _check_mode(front, owner.pw_gid in groups, file_perm or _EXPECTED)
     _check_files(front, groups, Path(image_dir))
     if front.pw_uid not in (0, owner.pw_uid) and owner.pw_gid not in groups:
         raise ConfigurationError(
@@ -83,7 +85,7 @@ def _check_way(front: struct_passwd, groups: set[int], image_dir: Path) -> None:
 
 
 def _check_mode(front: struct_passwd, shared: bool, mode: int) -> None:
-    if not mode & (0o040 if shared else 0o004):
+    if not mode & (stat.S_IRGRP if shared else stat.S_IROTH):
         raise ConfigurationError(
             reason=f"{front.pw_name} could not read the images: set filesystem_store_file_perm to "
             f"{'0640' if shared else '0644'} in [glance_store]"
