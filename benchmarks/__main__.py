@@ -57,22 +57,36 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(dir=RESULTS.parent) as disk:
         facts = machine.describe(Plan(options.rounds, Path(disk), _tmpfs()))
     RESULTS.write_text(report.as_json(facts, options.rounds, parts), encoding="utf-8")
+    _publish_hosts(options, facts, [part for part in parts if part.name == "hosts"])
+    _publish(options, facts, [part for part in parts if part.name != "hosts"])
+    missed = [row.name for part in parts for row in part.rows if row.met is False]
+    for name in missed:
+        print(f"missed: {name}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def _publish(options: argparse.Namespace, facts: dict[str, str], parts: list[report.Part]) -> None:
+    """Print the table, and write it, or its rows, into the page."""
+    if not parts:
+        return
     text = report.as_markdown(facts, options.rounds, parts)
     print(text)
     if not options.parts:
         report.write_into(PAGE, text)
     elif options.write:
         report.write_rows_into(PAGE, parts)
+
+
+def _publish_hosts(
+    options: argparse.Namespace, facts: dict[str, str], parts: list[report.Part]
+) -> None:
+    """The same for the guide's page, which has a table of its own."""
     for part in parts:
-        if part.name == "hosts":
-            table = hosts.as_table(part.rows)
-            print(table)
-            if options.write or not options.parts:
-                report.write_into(HOSTS_PAGE, table)
-    missed = [row.name for part in parts for row in part.rows if row.met is False]
-    for name in missed:
-        print(f"missed: {name}", file=sys.stderr)
-    return 1 if missed else 0
+        text = report.as_markdown(facts, options.rounds, [part])
+        text += f"\n\n{hosts.as_table(part.rows)}"
+        print(text)
+        if options.write or not options.parts:
+            report.write_into(HOSTS_PAGE, text)
 
 
 def _measure(name: str, rounds: int) -> report.Part:

@@ -77,9 +77,10 @@ def write_rows_into(page: Path, parts: Sequence[Part]) -> None:
     for part in parts:
         names = {row.name for row in part.listed}
         old = [number for number, line in enumerate(lines) if _name(line) in names]
-        start = old[0] if old else lines.index(f"<!-- {END}")  # a new part's come last
-        kept = [line for line in lines[start:] if _name(line) not in names]
-        lines[start:] = [_line(row) for row in part.listed] + kept
+        if not old:
+            raise ValueError(f"{page} has no rows of {part.name}")
+        kept = [line for line in lines[old[0] :] if _name(line) not in names]
+        lines[old[0] :] = [_line(row) for row in part.listed] + kept
     page.write_text("\n".join(lines), encoding="utf-8")
 
 

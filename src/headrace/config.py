@@ -259,6 +259,17 @@ def image_dir(conf: cfg.ConfigOpts) -> str:
     return os.path.abspath(directory or os.path.join(state_dir(conf), "images"))
 
 
+def file_perm(conf: cfg.ConfigOpts) -> int:
+    """The mode of image files; 0 leaves it to the umask.  Raises ConfigurationError."""
+    mode = conf.glance_store.filesystem_store_file_perm
+    try:
+        return int(mode, 8)
+    except ValueError:
+        raise errors.ConfigurationError(
+            reason=f"filesystem_store_file_perm {mode!r} is not an octal mode"
+        ) from None
+
+
 def offload_dir(conf: cfg.ConfigOpts) -> str:
     """Where nginx puts the bodies of uploads: on the file system of the images, which link them."""
     return os.path.join(image_dir(conf), ".headrace-uploads")

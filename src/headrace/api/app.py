@@ -190,14 +190,8 @@ def _test_zero_copy(directory: str) -> None:
 
 
 def _filesystem_store(conf: cfg.ConfigOpts, arrivals: Arrivals | None) -> FilesystemStore:
-    mode = conf.glance_store.filesystem_store_file_perm
-    try:
-        perm = int(mode, 8)
-        return FilesystemStore("file", config.image_dir(conf), file_perm=perm, arrivals=arrivals)
-    except ValueError:
-        raise errors.ConfigurationError(
-            reason=f"filesystem_store_file_perm {mode!r} is not an octal mode"
-        ) from None
+    perm = config.file_perm(conf)
+    return FilesystemStore("file", config.image_dir(conf), file_perm=perm, arrivals=arrivals)
 
 
 def _delivery(conf: cfg.ConfigOpts) -> delivery.Delivery:

@@ -64,6 +64,9 @@ class Mode(StrEnum):
     COPY = "copy"
 
 
+_FRONTS = (Mode.X_ACCEL_REDIRECT, Mode.X_SENDFILE)
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """Makes Extents the bodies of responses.
@@ -92,7 +95,7 @@ class Delivery:
         resp.content_type = "application/octet-stream"
         if image.checksum:
             resp.set_header("Content-MD5", image.checksum)
-        if not legacy and not _is_conditional(req) and self._leave_to_front(resp, extent):
+        if self.mode in _FRONTS and not legacy and self._leave_to_front(req, resp, extent):
             return
         if asked is not None:
             offset, length = asked
@@ -107,14 +110,16 @@ class Delivery:
         # falcon's annotation names read()'s parameter differently; PEP 3333 passes it by position.
         resp.stream = cast(Any, self._body(req.env, extent, asked is not None))
 
-    def _leave_to_front(self, resp: falcon.Response, extent: Extent) -> bool:
-        """Name the file to the server in front, if that is what is to be done."""
+    def _leave_to_front(self, req: falcon.Request, resp: falcon.Response, extent: Extent) -> bool:
+        """Name the file to the server in front, unless that would judge conditions by itself."""
+        if any(map(req.get_header, _CONDITIONS)):
+            return False
         inside, _, name = extent.path.rpartition("/")
-        if self.mode is Mode.X_ACCEL_REDIRECT and inside == self.image_dir:
-            resp.set_header("X-Accel-Redirect", f"{self.accel_location}{quote(name)}")
-        elif self.mode is Mode.X_SENDFILE:
+        if self.mode is Mode.X_SENDFILE:
             # Its bytes as they are: mod_xsendfile reads no escapes, or is told not to.
             resp.set_header("X-Sendfile", os.fsencode(extent.path).decode("latin-1"))
+        elif inside == self.image_dir:
+            resp.set_header("X-Accel-Redirect", f"{self.accel_location}{quote(name)}")
         else:
             return False
         extent.leave_to_host()
@@ -181,10 +186,6 @@ class _Sent(_Blocks):
             # uWSGI would take what is missing for sent.
             _log.warning("answer cut short after %d bytes: %s", self._extent.sent, error)
             engine.cut(self._sink)
-
-
-def _is_conditional(req: falcon.Request) -> bool:
-    return any(req.get_header(name) for name in _CONDITIONS)
 
 
 def _sends_files(env: Environ) -> bool:

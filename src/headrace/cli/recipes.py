@@ -23,7 +23,6 @@ from headrace.errors import ConfigurationError, UsageError
 if TYPE_CHECKING:
     from oslo_config import cfg
 
-HOSTS = ("gunicorn", "uwsgi", "mod_wsgi")
 RECIPES: dict[str, str] = {
     "nginx": "nginx.conf",
     "apache": "apache.conf",
@@ -82,8 +81,11 @@ class Setup:
 
     def check_access(self, front: struct_passwd) -> None:
         """Raises ConfigurationError when the server in front could not do its part."""
-        mode = int(self.conf.glance_store.filesystem_store_file_perm, 8)
-        users.check_access(front, self.owner, self.socket, self.image_dir, mode)
+        from headrace import config
+
+        users.check_access(
+            front, self.owner, self.socket, self.image_dir, config.file_perm(self.conf)
+        )
 
     def environment(self) -> dict[str, str]:
         """What a process must find in its environment to be configured like this."""
@@ -299,10 +301,8 @@ def _mod_wsgi(setup: Setup) -> dict[str, str]:
 
 def _apache_values(setup: Setup) -> dict[str, str]:
     modules = next((each for each in _APACHE_MODULES if os.path.isdir(each)), _APACHE_MODULES[0])
-    tls_modules, tls = (
-        "",
-        "    # TLS: mod_ssl, SSLEngine on and the certificate, or --certificate.\n",
-    )
+    tls_modules = ""
+    tls = "    # TLS: --certificate FILE --key FILE of `headrace config` adds it.\n"
     if setup.certificate and setup.key:
         tls_modules = (
             "<IfModule !ssl_module>\n"
