@@ -55,7 +55,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   └── FileTruncated            500  transfer.file_truncated
     ├── ConfigurationError           500  configuration.invalid
     │   └── DatabaseTooOld           500  database.too_old
-    └── ClientError                  500  client.error          (raised by client/ and cli/ only)
+    └── ClientError                  500  client.error          (raised by client/, bench/ and cli/)
         ├── UsageError               400  client.usage
         ├── ConnectionFailed         503  client.connection_failed
         └── DataCorrupt              500  client.data_corrupt

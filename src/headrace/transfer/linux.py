@@ -196,6 +196,27 @@ def splice_through(
     pipe.give_back()
 
 
+def splice_file(run: Run, fd: int, offset: int, length: int, sink: Port) -> None:
+    """Splice ``length`` bytes from ``offset`` of a file into a socket, through a pipe.
+
+    sendfile does the same in one call less; this is for those who compare the two.
+    """
+    pipe = _Pipe.take()
+    end = offset + length
+    try:
+        while offset < end:
+            most = min(end - offset, run.step, PIPE_SIZE)
+            count = os.splice(fd, pipe.inlet, most, offset_src=offset, flags=os.SPLICE_F_MOVE)
+            if count == 0:
+                break
+            _drain(pipe, count, sink, None, run)
+            offset += count
+    except BaseException:
+        pipe.close()
+        raise
+    pipe.give_back()
+
+
 def _fill(pipe: "_Pipe", source: Port, most: int, run: Run, batching: "_Batching") -> int:
     while True:
         try:

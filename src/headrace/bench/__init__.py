@@ -1,0 +1,1 @@
+"""Measuring, netperf's way: throughput, CPU utilisation, service demand."""

@@ -1,0 +1,161 @@
+"""The far end: waits for measurements, and does its half of each.
+
+A child process serves each control connection, so that what it uses is its own and what it does to
+itself stays there.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import NoReturn
+
+from headrace.bench import cpu, raw
+from headrace.bench.raw import Spec
+from headrace.bench.wire import PATIENCE, Control
+from headrace.errors import ClientError, Error
+
+PORT = 12865
+"""netperf's own: registered for it."""
+
+_log = logging.getLogger(__name__)
+
+_SPEC_FIELDS = {field.name for field in fields(Spec)}
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens for control connections.  Raises ClientError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(16)
+    except OSError as error:
+        raise ClientError(
+            reason=f"cannot listen on {host} port {port}: {error.strerror}"
+        ) from error
+    return sock
+
+
+def serve(
+    listener: socket.socket, *, secret: bytes | None, max_tests: int, files: bool = False
+) -> NoReturn:
+    """Serve for ever; at most ``max_tests`` at once.  ``files`` lets the other end name a sink."""
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # so that accept is interrupted, to reap
+    running: set[int] = set()
+    while True:
+        listener.settimeout(1.0)
+        try:
+            sock, _ = listener.accept()
+        except TimeoutError:
+            _reap(running)
+            continue
+        _reap(running)
+        with sock:
+            if len(running) >= max_tests:
+                with contextlib.suppress(Error):
+                    Control(sock, "the near end").say(
+                        failed=f"busy with {len(running)} measurements, the most it does at once"
+                    )
+                continue
+            child = os.fork()
+            if child:
+                running.add(child)
+                continue
+            listener.close()
+            os._exit(_session(sock, secret, files))
+
+
+def _reap(running: set[int]) -> None:
+    for child in list(running):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            running.discard(child)
+
+
+def _session(sock: socket.socket, secret: bytes | None, files: bool) -> int:
+    """The measurements of one control connection; the child's exit status."""
+    control = Control(sock, "the near end")
+    try:
+        control.greet(secret)
+        control.say(facts=cpu.facts())
+        while True:
+            message = control.hear(patience=3600)
+            if "over" in message:
+                return 0
+            _measure(control, sock, _spec(message), files)
+    except Error as error:
+        _log.info("%s", error)
+        with contextlib.suppress(Error):
+            control.say(failed=str(error))
+        return 1
+    except Exception as error:
+        _log.exception("a measurement failed")
+        with contextlib.suppress(Error):
+            control.say(failed=f"{type(error).__name__}: {error}")
+        return 1
+
+
+def _spec(message: dict[str, object]) -> Spec:
+    given = message.get("test")
+    if not isinstance(given, dict) or not set(given) <= _SPEC_FIELDS:
+        raise ClientError(reason="it asks for a measurement that is not known here")
+    return Spec(**given)
+
+
+def _measure(control: Control, sock: socket.socket, spec: Spec, files: bool) -> None:
+    if spec.sink is not None and not files:
+        raise ClientError(reason="this end stores nothing; it was not started with --sink")
+    with _data_listener(sock, spec) as listener:
+        control.say(port=listener.getsockname()[1])
+        listener.settimeout(PATIENCE)
+        data, _ = listener.accept()
+    with data, raw.met("the data connection"):
+        raw.limit(data)
+        began = raw.buffers(data)
+        meter = cpu.Meter()
+        meter.start()
+        control.say(ready=True)
+        moved = _do(data, spec)
+        usage = meter.stop()
+        ended = raw.buffers(data)
+    control.say(
+        bytes=moved.bytes,
+        calls=moved.calls,
+        transactions=moved.transactions,
+        seconds=usage.seconds,
+        cores=usage.cores,
+        busy=usage.busy,
+        softirq=usage.softirq,
+        steal=usage.steal,
+        processes=usage.processes,
+        buffers=[*began, *ended],
+    )
+
+
+def _do(data: socket.socket, spec: Spec) -> raw.Moved:
+    send_buffer, receive_buffer = raw.buffers(data)
+    if spec.test == "TCP_MAERTS":
+        moved = raw.send_memory(data, spec.send_size or send_buffer, spec)
+        data.shutdown(socket.SHUT_WR)
+        return moved
+    if spec.test == "TCP_RR":
+        return raw.answer(data, spec)
+    return raw.receive(data, spec.receive_size or receive_buffer, spec.sink)
+
+
+@contextlib.contextmanager
+def _data_listener(sock: socket.socket, spec: Spec) -> Iterator[socket.socket]:
+    """A socket at the address that the control connection came to, for the data connection."""
+    address = (sock.getsockname()[0], spec.data_port)
+    with socket.socket(sock.family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        raw.prepare(listener, spec.remote_buffer, spec)
+        listener.bind(address)
+        listener.listen(1)
+        yield listener

@@ -1,0 +1,236 @@
+"""The near end: asks a far end for measurements and does the other half of each."""
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from headrace.bench import agent, cpu, raw
+from headrace.bench.cpu import Usage
+from headrace.bench.raw import Spec
+from headrace.bench.wire import PATIENCE, Control, Message
+from headrace.errors import ClientError, ConnectionFailed
+
+RAW_TESTS = (
+    "TCP_STREAM", "TCP_MAERTS", "TCP_SENDFILE", "TCP_SPLICE", "TCP_ZEROCOPY", "TCP_RR",
+)  # fmt: skip
+FROM_FILE = ("TCP_SENDFILE", "TCP_SPLICE")
+
+_SHUTDOWN = 5.0  # seconds for the far end to take what is on its way, and to say what it saw
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Bytes of a socket's send and receive buffer: asked for, at the start, at the end."""
+
+    asked: int | None
+    send: tuple[int, int]
+    receive: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One measurement; ``send_calls`` and ``receive_calls`` are of whoever sent and received."""
+
+    spec: Spec
+    bytes: int
+    transactions: int
+    seconds: float
+    send_size: int
+    receive_size: int
+    send_calls: int
+    receive_calls: int
+    mss: int
+    local: Usage
+    remote: Usage
+    local_buffers: Buffers
+    remote_buffers: Buffers
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second; transactions for TCP_RR."""
+        done = self.transactions if self.spec.test == "TCP_RR" else self.bytes
+        return done / self.seconds
+
+
+class FarEnd:
+    """A connection to a far end, for any number of measurements, one after the other."""
+
+    def __init__(self, host: str, port: int, secret: bytes | None = None) -> None:
+        self.host = host
+        self._where = f"{host} port {port}"
+        try:
+            self._sock = socket.create_connection((host, port), PATIENCE)
+        except OSError as error:
+            raise ConnectionFailed(url=self._where, reason=error.strerror or str(error)) from error
+        self._control = Control(self._sock, f"the far end at {self._where}")
+        try:
+            self._control.greet(secret)
+            self.facts: dict[str, str] = self._control.hear("facts")["facts"]
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ClientError):
+            self._control.say(over=True)
+        self._sock.close()
+
+    def measure(self, spec: Spec, file: int | None = None) -> Outcome:
+        """One measurement; ``file`` is what TCP_SENDFILE and TCP_SPLICE send."""
+        self._control.say(test=asdict(spec))
+        with self._data_connection(spec) as data, raw.met("the far end"):
+            began = raw.buffers(data)
+            mss = data.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            self._control.hear("ready")
+            raw.limit(data)
+            meter = cpu.Meter()
+            meter.start()
+            moved = _do(data, spec, file)
+            if spec.test != "TCP_MAERTS":
+                data.shutdown(socket.SHUT_WR)
+                if spec.test != "TCP_RR":
+                    _await_end(data)
+            usage = meter.stop()
+            ended = raw.buffers(data)
+        said = self._control.hear(
+            "bytes", "calls", "seconds", "cores", "busy", "softirq", "steal", "processes",
+            "buffers", patience=_SHUTDOWN,
+        )  # fmt: skip
+        return _outcome(spec, moved, usage, (*began, *ended), mss, said)
+
+    @contextlib.contextmanager
+    def _data_connection(self, spec: Spec) -> Iterator[socket.socket]:
+        port = self._control.hear("port")["port"]
+        if not (isinstance(port, int) and 0 < port < 65536):
+            raise ClientError(reason="the far end says what makes no sense")
+        with socket.socket(self._sock.family, socket.SOCK_STREAM) as data:
+            raw.prepare(data, spec.local_buffer, spec)
+            data.settimeout(PATIENCE)
+            try:
+                data.connect((self._sock.getpeername()[0], port))
+            except OSError as error:
+                raise ConnectionFailed(
+                    url=f"{self.host} port {port}", reason=error.strerror or str(error)
+                ) from error
+            yield data
+
+
+def _do(data: socket.socket, spec: Spec, file: int | None) -> raw.Moved:
+    send_buffer, receive_buffer = raw.buffers(data)
+    size = spec.send_size or send_buffer
+    if spec.test == "TCP_MAERTS":
+        return raw.receive(data, spec.receive_size or receive_buffer, None)
+    if spec.test == "TCP_RR":
+        return raw.ask(data, spec)
+    if spec.test in FROM_FILE:
+        if file is None:
+            raise ClientError(reason=f"{spec.test} needs a file")
+        send = raw.send_file if spec.test == "TCP_SENDFILE" else raw.splice_file
+        return send(data, size, spec, file)
+    if spec.test == "TCP_ZEROCOPY":
+        return raw.send_zerocopy(data, size, spec)
+    return raw.send_memory(data, size, spec)
+
+
+def _await_end(data: socket.socket) -> None:
+    """Wait until the far end has taken everything: it closes then."""
+    data.settimeout(_SHUTDOWN)
+    while data.recv(4096):
+        pass
+
+
+def _outcome(
+    spec: Spec,
+    moved: raw.Moved,
+    usage: Usage,
+    buffers: tuple[int, ...],
+    mss: int,
+    said: Message,
+) -> Outcome:
+    try:
+        remote = Usage(
+            seconds=float(said["seconds"]),
+            cores=int(said["cores"]),
+            busy=float(said["busy"]),
+            softirq=float(said["softirq"]),
+            steal=float(said["steal"]),
+            processes=float(said["processes"]),
+        )
+        theirs = [int(size) for size in said["buffers"]]
+        far = raw.Moved(int(said["bytes"]), int(said["calls"]), int(said["transactions"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ClientError(reason="the far end says what makes no sense") from error
+    if far.bytes != moved.bytes or len(theirs) != 4 or remote.seconds <= 0:
+        raise ClientError(
+            reason=f"the ends disagree: {moved.bytes} bytes here, {far.bytes} at the far end"
+        )
+    sender, receiver = (far, moved) if spec.test == "TCP_MAERTS" else (moved, far)
+    sending = theirs if spec.test == "TCP_MAERTS" else buffers
+    receiving = buffers if spec.test == "TCP_MAERTS" else theirs
+    return Outcome(
+        spec=spec,
+        bytes=moved.bytes,
+        transactions=moved.transactions,
+        seconds=usage.seconds,
+        send_size=spec.send_size or sending[0],
+        receive_size=spec.receive_size or receiving[1],
+        send_calls=sender.calls,
+        receive_calls=receiver.calls,
+        mss=mss,
+        local=usage,
+        remote=remote,
+        local_buffers=_buffers(spec.local_buffer, buffers),
+        remote_buffers=_buffers(spec.remote_buffer, theirs),
+    )
+
+
+def _buffers(asked: int | None, found: tuple[int, ...] | list[int]) -> Buffers:
+    return Buffers(asked, (found[0], found[2]), (found[1], found[3]))
+
+
+@contextlib.contextmanager
+def own_far_end() -> Iterator[int]:
+    """A far end on loopback, in a process of its own; its port."""
+    with agent.listen("127.0.0.1", 0) as listener:
+        port: int = listener.getsockname()[1]
+        child = os.fork()
+        if not child:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent's business
+            try:
+                agent.serve(listener, secret=None, max_tests=16, files=True)
+            finally:
+                os._exit(1)
+    try:
+        yield port
+    finally:
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+
+
+@contextlib.contextmanager
+def file_to_send(path: str | None, size: int) -> Iterator[int]:
+    """The descriptor of the file, or of one of ``size`` random bytes that has no name."""
+    if path is not None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ClientError(reason=f"{path}: {error.strerror}") from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+        return
+    with tempfile.TemporaryFile() as file:
+        block = os.urandom(1 << 20)
+        for _ in range(-(-size // len(block))):
+            file.write(block)
+        file.flush()
+        yield file.fileno()

@@ -1,0 +1,430 @@
+"""Measurements between real processes: what arrives, what is said, and what goes wrong."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.bench import run
+from headrace.bench.raw import Spec
+from headrace.bench.wire import VERSION, Control
+from headrace.errors import ClientError, ConnectionFailed, Error
+from tools.serving import COMMAND, environment
+
+MIB = 1 << 20
+GUARD = 60.0  # seconds; a hang guard
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A far end's control port."""
+    with far_end() as running:
+        yield running.port
+
+
+class FarEndProcess:
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process = process
+        self.port = port
+
+
+@contextlib.contextmanager
+def far_end(*options: str | Path) -> Iterator[FarEndProcess]:
+    """`headrace netserver` on a port of its own."""
+    process = subprocess.Popen(
+        [COMMAND, "netserver", "-p", "0", *options],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=environment(), start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        assert "waiting for measurements" in line
+        yield FarEndProcess(process, int(line.split()[-1]))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(GUARD)
+        process.stderr.close()
+
+
+def bench(*words: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [COMMAND, "bench", *words],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=GUARD, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    return done
+
+
+# What arrives
+
+
+@pytest.mark.parametrize("test", run.RAW_TESTS)
+def test_both_ends_count_the_same(port: int, test: str) -> None:
+    spec = Spec(test=test, seconds=None, nbytes=1000 if test == "TCP_RR" else 40 * MIB + 17)
+    with run.FarEnd("127.0.0.1", port) as far, run.file_to_send(None, 8 * MIB) as file:
+        outcome = far.measure(spec, file)
+    if test == "TCP_RR":
+        assert (outcome.transactions, outcome.bytes) == (1000, 2000)
+    else:
+        assert outcome.bytes == 40 * MIB + 17
+    assert outcome.seconds > 0
+    assert outcome.local.processes > 0
+    assert outcome.remote.processes > 0
+    assert outcome.send_calls >= 1
+    assert outcome.receive_calls >= 1
+    assert outcome.mss > 500
+    assert all(outcome.local_buffers.send)
+    assert all(outcome.remote_buffers.receive)
+
+
+@pytest.mark.parametrize("test", ["TCP_STREAM", "TCP_SENDFILE", "TCP_SPLICE"])
+def test_what_is_sent_is_what_arrives(tmp_path: Path, test: str) -> None:
+    """The file again and again, whatever the size of a send; a file of odd length, too."""
+    content = os.urandom(MIB + 4097)
+    source, sink = tmp_path / "source", tmp_path / "sink"
+    source.write_bytes(content)
+    size = 3 * MIB + 5
+    with far_end("--sink") as running:
+        bench(
+            "-H", "127.0.0.1", "-p", str(running.port), "-t", test, "-l", f"-{size}",
+            "-F", source, "--sink", f"file:{sink}", "--", "-m", "7000",
+        )  # fmt: skip
+    assert sink.stat().st_size == size
+    if test != "TCP_STREAM":
+        assert sink.read_bytes() == (content * 4)[:size]
+
+
+@pytest.mark.parametrize("size", [1000, 65536, 300_000])
+def test_calls_are_of_the_size_asked_for(port: int, size: int) -> None:
+    spec = Spec(test="TCP_STREAM", seconds=None, nbytes=size * 100, send_size=size)
+    with run.FarEnd("127.0.0.1", port) as far:
+        outcome = far.measure(spec)
+    assert (outcome.send_calls, outcome.send_size) == (100, size)
+
+
+def test_a_measurement_is_as_long_as_asked_for(port: int) -> None:
+    with run.FarEnd("127.0.0.1", port) as far:
+        outcome = far.measure(Spec(test="TCP_STREAM", seconds=0.5))
+    assert outcome.seconds >= 0.5
+
+
+def test_buffers_are_asked_for_and_shown(port: int) -> None:
+    spec = Spec(
+        test="TCP_STREAM", seconds=None, nbytes=MIB, local_buffer=50_000, remote_buffer=60_000
+    )
+    with run.FarEnd("127.0.0.1", port) as far:
+        outcome = far.measure(spec)
+    # Linux doubles what it is asked for.
+    assert outcome.local_buffers.send == (100_000, 100_000)
+    assert outcome.remote_buffers.receive == (120_000, 120_000)
+    assert (outcome.local_buffers.asked, outcome.remote_buffers.asked) == (50_000, 60_000)
+
+
+# The command
+
+
+def test_the_table(port: int) -> None:
+    words = ("-H", "127.0.0.1", "-p", str(port), "-l", "-8M", "-c", "-C")
+    both = bench(*words, "-t", "TCP_STREAM,TCP_SENDFILE", "--", "-m", "64K").stdout.splitlines()
+    assert len(both) == 14
+    assert both[0].startswith("TCP STREAM TEST from")
+    assert both[7].startswith("TCP SENDFILE TEST from")
+    for line in (both[6], both[13]):
+        cells = line.split()
+        assert len(cells) == 9
+        assert cells[2] == "65536"
+        assert all(float(cell) >= 0 for cell in cells)
+    alone = bench(*words, "-P", "0").stdout.splitlines()
+    assert len(alone) == 1
+    assert float(bench(*words, "-v", "0").stdout) > 0
+
+
+def test_figures_by_name(port: int) -> None:
+    words = ("-H", "127.0.0.1", "-p", str(port), "-l", "-8M", "-f", "M", "--")
+    keys = bench(*words, "-k", "THROUGHPUT_UNITS,LOCAL_SD,RSR_SIZE_END").stdout.splitlines()
+    assert keys[0] == "THROUGHPUT_UNITS=MBytes/s"
+    assert float(keys[1].removeprefix("LOCAL_SD=")) >= 0
+    assert int(keys[2].removeprefix("RSR_SIZE_END=")) > 0
+    head, row = bench(*words, "-o", "LOCAL_SEND_SIZE,TRANSPORT_MSS", "-m", "1K").stdout.split()
+    assert head == "LOCAL_SEND_SIZE,TRANSPORT_MSS"
+    assert row.startswith("1024,")
+    head, row = bench(*words, "-O", "local_send_size", "-m", "1k").stdout.split()
+    assert (head, row) == ("LOCAL_SEND_SIZE", "1000")
+    assert "LSS_SIZE_END" in bench("--", "-O", "?").stdout.splitlines()
+
+
+def test_json_and_several_measurements(port: int) -> None:
+    words = ("-H", "127.0.0.1", "-p", str(port), "-l", "-4M", "-i", "3,3", "--json")
+    (found,) = json.loads(bench(*words).stdout)
+    assert found["CONFIDENCE_ITERATION"] == 3
+    assert found["THROUGHPUT"] > 0
+    assert found["local_facts"] == found["remote_facts"]
+    assert os.uname().release in found["local_facts"]["kernel"]
+    assert isinstance(found["warnings"], list)
+
+
+def test_what_was_not_reached_is_said(port: int) -> None:
+    """A thousandth of a percent is more than any machine gives."""
+    words = ("-H", "127.0.0.1", "-p", str(port), "-l", "-1M", "-i", "3,3", "-I", "99,0.001")
+    said = bench(*words, "-c", "-C").stderr
+    assert "not as sure as asked for after 3 measurements" in said
+
+
+def test_without_a_far_end_it_has_its_own() -> None:
+    assert len(bench("-l", "-4M", "-P", "0").stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["-t", "UDP_STREAM"], "no such test"),
+        (["-l", "soon"], "soon"),
+        (["-I", "50"], "50"),
+        (["-i", "2,40"], "40"),
+        (["--sink", "here"], "--sink is file:"),
+        (["--", "-m", "1X"], "1X"),
+        (["--", "-k", "NONSENSE"], "NONSENSE"),
+        (["--", "-Z", "1"], "after --"),
+        (["--", "-P", "99999"], "no port"),
+    ],
+)
+def test_wrong_words(words: list[str], text: str) -> None:
+    said = bench(*words, status=2).stderr
+    assert text in said
+    assert said.count("\n") == 1
+
+
+def test_the_help_has_the_tests_own_options() -> None:
+    text = bench("--help").stdout
+    assert "Options of the test, after --" in text
+    assert "Bytes of one send" in text
+
+
+# Secrets and limits
+
+
+def test_a_secret(tmp_path: Path) -> None:
+    right, wrong, weak = tmp_path / "right", tmp_path / "wrong", tmp_path / "weak"
+    right.write_text("a secret of sixteen bytes\n")
+    wrong.write_text("another secret of that size\n")
+    weak.write_text("short\n")
+    with far_end("--secret-file", right) as running:
+        words = ("-H", "127.0.0.1", "-p", str(running.port), "-l", "-1M")
+        bench(*words, "--secret-file", right)
+        assert "only that end has a secret" in bench(*words, status=1).stderr
+        assert "secret" in bench(*words, "--secret-file", wrong, status=1).stderr
+        assert "at least 16 bytes" in bench(*words, "--secret-file", weak, status=2).stderr
+
+
+def test_no_more_than_max_tests() -> None:
+    with far_end("--max-tests", "1") as running:
+        with run.FarEnd("127.0.0.1", running.port):
+            words = ("-H", "127.0.0.1", "-p", str(running.port), "-l", "-1M")
+            assert "busy with 1 measurements" in bench(*words, status=1).stderr
+        deadline = time.monotonic() + GUARD
+        while time.monotonic() < deadline:
+            with contextlib.suppress(Error), run.FarEnd("127.0.0.1", running.port):
+                return
+            time.sleep(0.1)
+        raise AssertionError("its place was not given free")
+
+
+def test_nothing_is_stored_unless_allowed(port: int, tmp_path: Path) -> None:
+    words = ("-H", "127.0.0.1", "-p", str(port), "-l", "-1M", "--sink", f"file:{tmp_path}/sink")
+    assert "stores nothing" in bench(*words, status=1).stderr
+    assert not (tmp_path / "sink").exists()
+    done = subprocess.run(
+        [COMMAND, "netserver", "-H", "0.0.0.0", "-p", "0", "--sink"],
+        capture_output=True, text=True, timeout=GUARD, env=environment(),
+    )  # fmt: skip
+    assert (done.returncode, "wants --secret-file" in done.stderr) == (2, True)
+
+
+def test_it_goes_on_in_the_background() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    done = subprocess.run(
+        [COMMAND, "netserver", "-p", str(free), "-D"],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=GUARD, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 0
+    found = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and f"netserver\0-p\0{free}\0".encode() in _words(entry)
+    ]
+    try:
+        assert len(found) == 1
+        bench("-H", "127.0.0.1", "-p", str(free), "-l", "-1M")
+    finally:
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _words(entry: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return (entry / "cmdline").read_bytes()
+    return b""
+
+
+# Far ends that misbehave
+
+
+def test_there_is_no_far_end() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        said = bench("-H", "127.0.0.1", "-p", str(probe.getsockname()[1]), status=1).stderr
+    assert "Connection refused" in said
+    assert said.count("\n") == 1
+
+
+@contextlib.contextmanager
+def impostor(act: Callable[[Control], None]) -> Iterator[int]:
+    """A far end that does as it likes with its control connection; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError, Error):
+                sock, _ = listener.accept()
+                with sock:
+                    act(Control(sock, "the near end"))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(GUARD)
+
+
+def _hello(control: Control, **other: object) -> None:
+    words = {"speaks": "headrace bench", "version": VERSION, "once": "x", "guarded": False}
+    control.say(**(words | other))
+    control.hear("speaks")
+
+
+def _other_version(control: Control) -> None:
+    _hello(control, version=VERSION + 1)
+
+
+def _other_language(control: Control) -> None:
+    _hello(control, speaks="netperf")
+
+
+def _dies(control: Control) -> None:
+    _hello(control)
+
+
+def _no_port(control: Control) -> None:
+    _hello(control)
+    control.say(facts={})
+    control.hear("test")
+    control.say(port="none")
+    control.hear()
+
+
+def _lies(control: Control) -> None:
+    """Says that it has seen more than was sent."""
+    _hello(control)
+    control.say(facts={})
+    control.hear("test")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        control.say(port=listener.getsockname()[1])
+        data, _ = listener.accept()
+        with data:
+            control.say(ready=True)
+            while data.recv(MIB):
+                pass
+    control.say(
+        bytes=1 << 40, calls=1, transactions=0, seconds=1, cores=1, busy=1, softirq=0, steal=0,
+        processes=1, buffers=[1, 1, 1, 1],
+    )  # fmt: skip
+
+
+def _hangs(control: Control) -> None:
+    """Takes nothing of the data."""
+    _hello(control)
+    control.say(facts={})
+    control.hear("test")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        control.say(port=listener.getsockname()[1])
+        data, _ = listener.accept()
+        with data:
+            control.say(ready=True)
+            with contextlib.suppress(ConnectionFailed):
+                control.hear(patience=30)
+
+
+def _silent(control: Control) -> None:
+    with contextlib.suppress(ConnectionFailed):
+        control.hear("speaks")
+        control.hear(patience=30)
+
+
+@pytest.mark.parametrize(
+    ("act", "text"),
+    [
+        (_other_version, f"speaks version {VERSION + 1}"),
+        (_other_language, "does not speak the measurement protocol"),
+        (_dies, "closed the connection"),
+        (_no_port, "makes no sense"),
+        (_lies, "the ends disagree"),
+        (_hangs, "moves nothing for"),
+        (_silent, "says nothing for"),
+    ],
+)
+def test_a_far_end_that_misbehaves(act: Callable[[Control], None], text: str) -> None:
+    with impostor(act) as port:
+        done = bench("-H", "127.0.0.1", "-p", str(port), "-l", "1", status=1)
+    assert text in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_far_end_killed_in_the_middle() -> None:
+    with far_end() as running:
+        process = subprocess.Popen(
+            [COMMAND, "bench", "-H", "127.0.0.1", "-p", str(running.port), "-l", "30"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment(),
+        )  # fmt: skip
+        time.sleep(1.0)
+        os.killpg(running.process.pid, signal.SIGKILL)
+        _, said = process.communicate(timeout=GUARD)
+    assert process.returncode == 1
+    assert said.count("\n") == 1
+
+
+def test_a_near_end_that_talks_nonsense_hurts_nobody(port: int) -> None:
+    for talk in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, b"\0\0\0\2[]", b"\0\0\0\4null"):
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.sendall(talk)
+    with run.FarEnd("127.0.0.1", port) as far:
+        far._control.say(test={"test": "TCP_STREAM", "shell": "reboot"})
+        with pytest.raises(ClientError, match="not known here"):
+            far._control.hear("port")
+    with run.FarEnd("127.0.0.1", port) as far:
+        assert far.measure(Spec(test="TCP_STREAM", seconds=None, nbytes=MIB)).bytes == MIB
+
+
+def test_ctrl_c_leaves_no_far_end_behind() -> None:
+    process = subprocess.Popen(
+        [COMMAND, "bench", "-l", "30"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, env=environment(), start_new_session=True,
+    )  # fmt: skip
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(GUARD) == 130
+    deadline = time.monotonic() + GUARD
+    while subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout:
+        assert time.monotonic() < deadline, "its far end goes on"
+        time.sleep(0.05)

@@ -1,0 +1,176 @@
+"""Figures from measurements made up by hand: means, names, columns, warnings."""
+
+from dataclasses import replace
+
+import pytest
+
+from headrace.bench import omni, table
+from headrace.bench.cpu import Usage
+from headrace.bench.raw import Spec
+from headrace.bench.run import Buffers, Outcome
+from headrace.bench.stats import Goal
+from headrace.bench.summary import Summary
+from headrace.bench.units import Rate
+from headrace.errors import UsageError
+
+KB = 1024
+# 2 of 4 cores busy for 2 s, half a second of it in soft interrupts, 3 s by the process.
+NEAR = Usage(seconds=2.0, cores=4, busy=4.0, softirq=0.5, steal=0.0, processes=3.0)
+FAR = Usage(seconds=2.0, cores=2, busy=1.0, softirq=0.0, steal=0.0, processes=1.0)
+STREAM = Outcome(
+    spec=Spec(test="TCP_STREAM", seconds=2.0, send_size=65536, local_buffer=100_000),
+    bytes=1_000_000 * KB,
+    transactions=0,
+    seconds=2.0,
+    send_size=65536,
+    receive_size=131072,
+    send_calls=15625,
+    receive_calls=20000,
+    mss=1448,
+    local=NEAR,
+    remote=FAR,
+    local_buffers=Buffers(100_000, (200_000, 210_000), (131_072, 131_073)),
+    remote_buffers=Buffers(None, (16_384, 16_385), (87_380, 90_000)),
+)
+RR = replace(
+    STREAM, spec=Spec(test="TCP_RR", request=100, response=200), bytes=300_000, transactions=1000
+)
+
+
+def figure(name: str, *outcomes: Outcome, rate: str = "m") -> omni.Value:
+    return omni.values(Summary(outcomes or (STREAM,)), [name], Rate(rate))[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("THROUGHPUT", 4096.0),  # 1,024,000,000 bytes in 2 s are 4096 times 10^6 bits a second
+        ("THROUGHPUT_UNITS", "10^6bits/s"),
+        ("ELAPSED_TIME", 2.0),
+        ("LOCAL_CPU_UTIL", 50.0),
+        ("LOCAL_SD", 4.0),  # 4 s of CPU for a million KB
+        ("LOCAL_PROC_SD", 3.0),
+        ("LOCAL_PROC_UTIL", 37.5),
+        ("LOCAL_SOFTIRQ_UTIL", 6.25),
+        ("REMOTE_CPU_UTIL", 25.0),
+        ("REMOTE_SD", 1.0),
+        ("REMOTE_CPU_COUNT", 2),
+        ("SD_UNITS", "usec/KB"),
+        ("LOCAL_SEND_SIZE", 65536),
+        ("LOCAL_RECV_SIZE", None),
+        ("REMOTE_RECV_SIZE", 131072),
+        ("LOCAL_SEND_CALLS", 15625),
+        ("REMOTE_RECV_CALLS", 20000),
+        ("LSS_SIZE_REQ", 100_000),
+        ("LSS_SIZE", 200_000),
+        ("LSS_SIZE_END", 210_000),
+        ("LSR_SIZE_END", 131_073),
+        ("RSR_SIZE_REQ", None),
+        ("RSR_SIZE", 87_380),
+        ("RSR_SIZE_END", 90_000),
+        ("RSS_SIZE_END", 16_385),
+        ("TRANSPORT_MSS", 1448),
+        ("DIRECTION", "Send"),
+        ("TRANSACTION_RATE", None),
+        ("RT_LATENCY", None),
+        ("CONFIDENCE_ITERATION", 1),
+        ("CONFIDENCE_LEVEL", 99),
+    ],
+)
+def test_the_figures_of_a_stream(name: str, value: omni.Value) -> None:
+    assert figure(name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("THROUGHPUT", 500.0),
+        ("THROUGHPUT_UNITS", "Trans/s"),
+        ("RT_LATENCY", 2000.0),
+        ("LOCAL_SD", 4000.0),  # µs a transaction
+        ("SD_UNITS", "usec/Tran"),
+        ("REQUEST_SIZE", 100),
+        ("RESPONSE_SIZE", 200),
+    ],
+)
+def test_the_figures_of_requests(name: str, value: omni.Value) -> None:
+    assert figure(name, RR) == value
+
+
+def test_figures_are_means() -> None:
+    twice = replace(STREAM, seconds=4.0, local=replace(NEAR, busy=8.0))
+    assert figure("ELAPSED_TIME", STREAM, twice) == 3.0
+    assert figure("LOCAL_SD", STREAM, twice) == 6.0
+    assert figure("CONFIDENCE_ITERATION", STREAM, twice) == 2
+
+
+def test_who_sends_and_who_receives() -> None:
+    maerts = replace(STREAM, spec=Spec(test="TCP_MAERTS"))
+    assert figure("REMOTE_SEND_CALLS", maerts) == 15625
+    assert figure("LOCAL_RECV_CALLS", maerts) == 20000
+    assert figure("LOCAL_SEND_CALLS", maerts) is None
+    assert figure("DIRECTION", maerts) == "Receive"
+
+
+def test_every_figure_can_be_computed_of_every_test() -> None:
+    for outcome in (STREAM, RR, replace(STREAM, spec=Spec(test="TCP_MAERTS"))):
+        found = omni.values(Summary([outcome] * 3), list(omni.FIGURES), Rate("M"))
+        assert list(found) == list(omni.FIGURES)
+        assert all(isinstance(omni.shown(value), str) for value in found.values())
+
+
+def test_selectors() -> None:
+    assert omni.chosen("throughput, Local_sd") == ["THROUGHPUT", "LOCAL_SD"]
+    assert omni.chosen("all") == list(omni.FIGURES)
+    assert omni.chosen("") == list(omni.USUAL)
+    with pytest.raises(UsageError, match="NONSENSE"):
+        omni.chosen("THROUGHPUT,NONSENSE")
+
+
+@pytest.mark.parametrize("outcome", [STREAM, RR, replace(STREAM, spec=Spec(test="TCP_MAERTS"))])
+@pytest.mark.parametrize(("local", "remote"), [(False, False), (True, False), (True, True)])
+def test_figures_stand_below_their_heads(outcome: Outcome, local: bool, remote: bool) -> None:
+    which = {"local_cpu": local, "remote_cpu": remote}
+    rate = Rate("m")
+    head = table.header(outcome.spec.test, rate, **which).splitlines()
+    assert len(head) == 4
+    line = table.figures(Summary([outcome]), rate, **which)
+    cells = line.split()
+    assert len(cells) == len(head[3].replace("% ", "%").replace("per sec", "per_sec").split())
+    for start in (head[3].index(unit) for unit in ("secs.", *(["us/"] if local else []))):
+        assert line[start - 1] == " "
+        assert line[start] != " "
+
+
+def test_the_columns_of_the_thread() -> None:
+    found = table.figures(Summary([STREAM]), Rate("m"), local_cpu=True, remote_cpu=True)
+    assert found.split() == [
+        "87380", "200000", "65536", "2.00", "4096.00", "50.00", "25.00", "4.000", "1.000",
+    ]  # fmt: skip
+
+
+def test_what_is_not_measured_is_minus_one() -> None:
+    found = table.figures(Summary([STREAM]), Rate("m"), local_cpu=True, remote_cpu=False)
+    assert found.split()[-4:] == ["50.00", "-1.00", "4.000", "-1.000"]
+
+
+def test_somebody_else_on_the_machine_is_noticed() -> None:
+    # 4 s busy: 3 s the process, 0.5 s soft interrupts; half a second is nobody's.
+    assert Summary([STREAM]).disturbance(False) == {"local": pytest.approx(0.125)}
+    quiet = replace(STREAM, local=replace(NEAR, busy=3.6))
+    assert Summary([quiet]).disturbance(False) == {}
+    # On one machine the other end is no stranger.
+    both = replace(STREAM, remote=replace(NEAR, processes=0.5), local=NEAR)
+    assert Summary([both]).disturbance(True) == {}
+
+
+def test_how_sure() -> None:
+    goal = Goal(0.99, 5.0, 3, 10)
+    same = [STREAM] * 3
+    assert Summary(same).meets(goal, local_cpu=True, remote_cpu=True)
+    assert not Summary(same[:2]).meets(goal, local_cpu=True, remote_cpu=True)
+    other = [*same, replace(STREAM, local=replace(NEAR, busy=2.0))]
+    assert not Summary(other).meets(goal, local_cpu=True, remote_cpu=False)
+    assert Summary(other).meets(goal, local_cpu=False, remote_cpu=True)
+    assert Summary(other).confidence.throughput == 0.0
+    assert Summary(other).confidence.local_cpu > 5.0
