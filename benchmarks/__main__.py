@@ -18,6 +18,7 @@ from benchmarks import (
     control,
     download,
     hosts,
+    link,
     machine,
     memory,
     report,
@@ -44,6 +45,7 @@ PARTS: dict[str, Callable[[Plan], list[Row]]] = {
     "start": start.run,
     "memory": memory.run,
     "hosts": hosts.run,
+    "link": link.run,
 }
 
 

@@ -114,8 +114,9 @@ def _measure(control: Control, sock: socket.socket, spec: Spec, files: bool) -> 
     with _data_listener(sock, spec) as listener:
         control.say(port=listener.getsockname()[1])
         listener.settimeout(PATIENCE)
-        data, _ = listener.accept()
+        data, peer = listener.accept()
     with data, raw.met("the data connection"):
+        raw.settle(data, peer[0], spec)
         raw.limit(data)
         began = raw.buffers(data)
         meter = cpu.Meter()

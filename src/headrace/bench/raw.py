@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from headrace.errors import ClientError, Error
 from headrace.transfer import linux
+from headrace.transfer.loopback import unpace
 from headrace.transfer.port import WRITABLE, Port, Run
 
 STALL = 3.0
@@ -94,6 +95,15 @@ def prepare(sock: socket.socket, buffer: int | None, spec: Spec) -> None:
             raise ClientError(
                 reason=f"congestion control {spec.congestion}: {error.strerror}"
             ) from error
+
+
+def settle(sock: socket.socket, peer: str, spec: Spec) -> None:
+    """Have a connection within this machine not be paced, as Headrace's own are not.
+
+    BBR paces by timers, which on loopback cost more than sending; unless one was asked for.
+    """
+    if spec.congestion is None:
+        unpace(sock, peer)
 
 
 def limit(sock: socket.socket) -> None:

@@ -5,8 +5,9 @@ import os
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 from headrace.bench import agent, cpu, raw
@@ -91,14 +92,15 @@ class FarEnd:
             mss = data.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
             self._control.hear("ready")
             raw.limit(data)
-            meter = cpu.Meter()
+            meter = cpu.Meter(())
             meter.start()
+            own = time.process_time()  # without children: a far end of our own is one
             moved = _do(data, spec, file)
             if spec.test != "TCP_MAERTS":
                 data.shutdown(socket.SHUT_WR)
                 if spec.test != "TCP_RR":
                     _await_end(data)
-            usage = meter.stop()
+            usage = replace(meter.stop(), processes=time.process_time() - own)
             ended = raw.buffers(data)
         said = self._control.hear(
             "bytes", "calls", "seconds", "cores", "busy", "softirq", "steal", "processes",
@@ -120,6 +122,7 @@ class FarEnd:
                 raise ConnectionFailed(
                     url=f"{self.host} port {port}", reason=error.strerror or str(error)
                 ) from error
+            raw.settle(data, self._sock.getpeername()[0], spec)
             yield data
 
 

@@ -77,9 +77,11 @@ def send_file(run: Run, fd: int, offset: int, length: int, sink: Port) -> None:
     The position of ``fd`` is neither used nor moved: descriptors may be shared.
     """
     end = offset + length
+    # Looked up once: of a call that sends 64 KiB in 5 µs each look is a hundredth.
+    send, add, out, step = os.sendfile, run.add, sink.fd, run.step
     while offset < end:
         try:
-            count = os.sendfile(sink.fd, fd, offset, min(end - offset, run.step))
+            count = send(out, fd, offset, step if offset + step < end else end - offset)
         except BlockingIOError:
             sink.wait(run)
             continue
@@ -90,7 +92,7 @@ def send_file(run: Run, fd: int, offset: int, length: int, sink: Port) -> None:
         if count == 0:
             return
         offset += count
-        run.add(count)
+        add(count)
 
 
 def copy_range(
