@@ -1,11 +1,16 @@
 """`headrace bench` beside the plainest loops in C that do the same: what the tool itself costs.
 
 The C program (loop.c) is built for this alone.  Both measure on loopback, not paced.
+
+And what the tool is for: service demand of sendfile beside that of send, in calls of 64 KiB, on
+loopback and, for root, between two network namespaces.
 """
 
+import contextlib
 import json
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +18,14 @@ from pathlib import Path
 from benchmarks.plan import Plan, interleaved, random_file, warm
 from benchmarks.processes import ROOT
 from benchmarks.row import KIB, MB, MIB, Row, ratio_at_least, ratio_at_most
+from tools import namespaces
 from tools.serving import COMMAND, environment
 
 _SECONDS = "2"
 _CONGESTION = "reno"
 _TESTS = {"stream": "TCP_STREAM", "sendfile": "TCP_SENDFILE"}
 _SIZES = (64 * KIB, MIB)
+_ENVIRONMENT = environment() | {"PATH": namespaces.environment()["PATH"]}
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,44 @@ def run(plan: Plan) -> list[Row]:
             }
             taken = interleaved(plan.rounds, measures)
             rows += _rows(f"bench, {test}, sends of {size // KIB} KiB", taken)
+    with _far_end([]) as host:
+        rows.append(_example("loopback", [], host, plan, file))
+    if os.geteuid() == 0:
+        with namespaces.joined() as hosts, _far_end(hosts.words("far"), hosts.address) as host:
+            rows.append(_example("veth pair", hosts.words("near"), host, plan, file))
     return rows
+
+
+@contextlib.contextmanager
+def _far_end(under: list[str], host: str = "127.0.0.1") -> Iterator[str]:
+    """A far end on its port at ``host``."""
+    process = subprocess.Popen(
+        [*under, COMMAND, "netserver", "-H", host],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=_ENVIRONMENT,
+    )  # fmt: skip
+    with process:
+        try:
+            assert process.stderr is not None
+            process.stderr.readline()
+            yield host
+        finally:
+            process.kill()
+
+
+def _example(where: str, under: list[str], host: str, plan: Plan, file: Path) -> Row:
+    def demand(test: str) -> float:
+        words = [*under, str(COMMAND), "bench", "-H", host, "-t", test, "-l", _SECONDS]
+        words += ["-c", "-C", "-F", str(file), "-P", "0", "-v", "0", "--", "-m", "64K"]
+        done = subprocess.run(
+            words, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT
+        )
+        return float(done.stdout)
+
+    taken = interleaved(plan.rounds, {name: partial(demand, name) for name in _TESTS.values()})
+    return Row(
+        f"service demand of sendfile, {where}", "µs/KB",
+        taken["TCP_SENDFILE"], taken["TCP_STREAM"], "send", ratio_at_most(1.0),
+    )  # fmt: skip
 
 
 def _rows(title: str, taken: dict[str, list[Sample]]) -> list[Row]:

@@ -17,6 +17,8 @@ from headrace.bench import run
 from headrace.bench.raw import Spec
 from headrace.bench.wire import VERSION, Control
 from headrace.errors import ClientError, ConnectionFailed, Error
+from tests.needs import require_command, require_root
+from tools import namespaces
 from tools.serving import COMMAND, environment
 
 MIB = 1 << 20
@@ -208,6 +210,37 @@ def test_the_help_has_the_tests_own_options() -> None:
     text = bench("--help").stdout
     assert "Options of the test, after --" in text
     assert "Bytes of one send" in text
+
+
+def test_across_two_network_namespaces() -> None:
+    """Another address, the same machine: its other end is no stranger."""
+    require_root()
+    require_command("ip")
+    with namespaces.joined() as hosts:
+        server = subprocess.Popen(
+            [*hosts.words("far"), COMMAND, "netserver", "-H", hosts.address],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env=environment() | {"PATH": namespaces.environment()["PATH"]},
+        )  # fmt: skip
+        assert server.stderr is not None
+        with server:
+            try:
+                assert "waiting" in server.stderr.readline()
+                done = subprocess.run(
+                    [*hosts.words("near"), COMMAND, "bench", "-H", hosts.address, "-c", "-C",
+                     "-t", "TCP_STREAM,TCP_SENDFILE", "-l", "-64M", "--json", "--", "-m", "64K"],
+                    capture_output=True, text=True, timeout=GUARD,
+                    env=environment() | {"PATH": namespaces.environment()["PATH"]},
+                )  # fmt: skip
+            finally:
+                server.kill()
+    assert done.returncode == 0, done.stderr
+    stream, sendfile = json.loads(done.stdout)
+    assert (stream["TEST"], sendfile["TEST"]) == ("TCP_STREAM", "TCP_SENDFILE")
+    for found in (stream, sendfile):
+        assert found["TRANSPORT_MSS"] < 1500
+        assert found["local_facts"]["boot"] == found["remote_facts"]["boot"]
+        assert "veth0" in found["local_facts"]["MTU"]
 
 
 # Secrets and limits

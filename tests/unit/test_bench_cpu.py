@@ -390,6 +390,7 @@ def test_facts_are_what_the_system_says_elsewhere() -> None:
         "MTU",
         "Python",
         "Headrace",
+        "boot",
     }
     assert os.uname().release in facts["kernel"]
     assert facts["cores"] == str(cpu.read_machine().cores)
@@ -398,6 +399,7 @@ def test_facts_are_what_the_system_says_elsewhere() -> None:
     assert facts["memory"] == f"{int(total[1]) / 2**20:.1f} GiB"
     assert facts["Python"] == platform.python_version()
     assert facts["Headrace"] == headrace.__version__
+    assert facts["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def interfaces() -> set[str]:

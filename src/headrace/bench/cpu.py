@@ -243,6 +243,8 @@ def facts() -> dict[str, str]:
         "MTU": _mtu() or _UNKNOWN,
         "Python": platform.python_version(),
         "Headrace": __version__,
+        # Two ends that have it in common are on one machine, whatever their addresses.
+        "boot": _read("/proc/sys/kernel/random/boot_id") or _UNKNOWN,
     }
 
 

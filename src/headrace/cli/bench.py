@@ -315,7 +315,7 @@ def _warn(wishes: Wishes, far: "FarEnd", summary: "Summary") -> None:
 
 
 def _warnings(wishes: Wishes, far: "FarEnd", summary: "Summary") -> list[str]:
-    from headrace.api.auth import is_loopback
+    from headrace.bench import cpu
 
     lines = []
     goal = wishes.goal
@@ -329,7 +329,8 @@ def _warnings(wishes: Wishes, far: "FarEnd", summary: "Summary") -> list[str]:
             f"near end's CPU {found.local_cpu:.1f} %, the far end's {found.remote_cpu:.1f} %"
         )
     if wishes.local_cpu or wishes.remote_cpu:
-        for end, share in summary.disturbance(is_loopback(far.host)).items():
+        same = cpu.facts()["boot"] == far.facts.get("boot")
+        for end, share in summary.disturbance(same).items():
             lines.append(f"{share:.0%} of the {end} machine's busy time was not this measurement's")
     return lines
 
