@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.bench import run
+from headrace.bench import raw, run
 from headrace.bench.raw import Spec
 from headrace.bench.wire import VERSION, Control
 from headrace.errors import ClientError, ConnectionFailed, Error
@@ -70,7 +70,7 @@ def bench(*words: str | Path, status: int = 0) -> subprocess.CompletedProcess[st
 # What arrives
 
 
-@pytest.mark.parametrize("test", run.RAW_TESTS)
+@pytest.mark.parametrize("test", raw.TESTS)
 def test_both_ends_count_the_same(port: int, test: str) -> None:
     spec = Spec(test=test, seconds=None, nbytes=1000 if test == "TCP_RR" else 40 * MIB + 17)
     with run.FarEnd("127.0.0.1", port) as far, run.file_to_send(None, 8 * MIB) as file:
@@ -441,22 +441,30 @@ def test_a_near_end_that_talks_nonsense_hurts_nobody(port: int) -> None:
     for talk in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, b"\0\0\0\2[]", b"\0\0\0\4null"):
         with socket.create_connection(("127.0.0.1", port)) as sock:
             sock.sendall(talk)
-    with run.FarEnd("127.0.0.1", port) as far:
-        far._control.say(test={"test": "TCP_STREAM", "shell": "reboot"})
-        with pytest.raises(ClientError, match="not known here"):
-            far._control.hear("port")
+    for asked in (
+        {"test": "TCP_STREAM", "shell": "reboot"},
+        {"test": "UDP_STREAM"},
+        {"test": "TCP_STREAM", "receive_size": 1 << 40},
+        {"test": "TCP_STREAM", "receive_size": "many"},
+        "TCP_STREAM",
+    ):
+        with run.FarEnd("127.0.0.1", port) as far:
+            far._control.say(test=asked)
+            with pytest.raises(ClientError, match="it asks for a measurement"):
+                far._control.hear("port")
     with run.FarEnd("127.0.0.1", port) as far:
         assert far.measure(Spec(test="TCP_STREAM", seconds=None, nbytes=MIB)).bytes == MIB
 
 
-def test_ctrl_c_leaves_no_far_end_behind() -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_an_end_of_the_near_end_is_one_of_its_far_end(number: int, status: int) -> None:
     process = subprocess.Popen(
         [COMMAND, "bench", "-l", "30"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, env=environment(), start_new_session=True,
     )  # fmt: skip
     time.sleep(1.5)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(GUARD) == 130
+    os.kill(process.pid, number)
+    assert process.wait(GUARD) == status
     deadline = time.monotonic() + GUARD
     while subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout:
         assert time.monotonic() < deadline, "its far end goes on"

@@ -7,11 +7,12 @@ itself stays there.
 import contextlib
 import logging
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import NoReturn
+
+import msgspec
 
 from headrace.bench import cpu, raw
 from headrace.bench.raw import Spec
@@ -20,6 +21,9 @@ from headrace.errors import ClientError, Error
 
 PORT = 12865
 """netperf's own: registered for it."""
+
+_IDLE = 60.0  # seconds between two measurements
+_LARGEST = 64 << 20  # bytes of a buffer that the near end may ask for
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +48,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    listener: socket.socket, *, secret: bytes | None, max_tests: int, files: bool = False
+    listener: socket.socket,
+    *,
+    secret: bytes | None,
+    max_tests: int,
+    files: bool = False,
+    ends_with_parent: bool = False,
 ) -> NoReturn:
     """Serve for ever; at most ``max_tests`` at once.  ``files`` lets the other end name a sink."""
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # so that accept is interrupted, to reap
+    parent = os.getppid()
     running: set[int] = set()
     while True:
         listener.settimeout(1.0)
@@ -55,6 +64,8 @@ def serve(
             sock, _ = listener.accept()
         except TimeoutError:
             _reap(running)
+            if ends_with_parent and os.getppid() != parent:
+                os._exit(0)
             continue
         _reap(running)
         with sock:
@@ -85,7 +96,7 @@ def _session(sock: socket.socket, secret: bytes | None, files: bool) -> int:
         control.greet(secret)
         control.say(facts=cpu.facts())
         while True:
-            message = control.hear(patience=3600)
+            message = control.hear(patience=_IDLE)
             if "over" in message:
                 return 0
             _measure(control, sock, _spec(message), files)
@@ -105,7 +116,14 @@ def _spec(message: dict[str, object]) -> Spec:
     given = message.get("test")
     if not isinstance(given, dict) or not set(given) <= _SPEC_FIELDS:
         raise ClientError(reason="it asks for a measurement that is not known here")
-    return Spec(**given)
+    try:
+        spec = msgspec.convert(given, Spec)
+    except msgspec.ValidationError as error:
+        raise ClientError(reason=f"it asks for a measurement in wrong words: {error}") from error
+    sizes = (spec.send_size, spec.receive_size, spec.request, spec.response)
+    if spec.test not in raw.TESTS or not all(0 <= (size or 0) <= _LARGEST for size in sizes):
+        raise ClientError(reason="it asks for a measurement that is not known here")
+    return spec
 
 
 def _measure(control: Control, sock: socket.socket, spec: Spec, files: bool) -> None:
@@ -115,6 +133,9 @@ def _measure(control: Control, sock: socket.socket, spec: Spec, files: bool) -> 
         control.say(port=listener.getsockname()[1])
         listener.settimeout(PATIENCE)
         data, peer = listener.accept()
+    if peer[0] != sock.getpeername()[0]:
+        data.close()
+        raise ClientError(reason="somebody else came to the data connection")
     with data, raw.met("the data connection"):
         raw.settle(data, peer[0], spec)
         raw.limit(data)

@@ -27,6 +27,11 @@ from headrace.transfer import linux
 from headrace.transfer.loopback import unpace
 from headrace.transfer.port import WRITABLE, Port, Run
 
+TESTS = (
+    "TCP_STREAM", "TCP_MAERTS", "TCP_SENDFILE", "TCP_SPLICE", "TCP_ZEROCOPY", "TCP_RR",
+)  # fmt: skip
+FROM_FILE = ("TCP_SENDFILE", "TCP_SPLICE")
+
 STALL = 3.0
 """Seconds for which the other end may take or give nothing."""
 

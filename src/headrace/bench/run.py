@@ -16,11 +16,6 @@ from headrace.bench.raw import Spec
 from headrace.bench.wire import PATIENCE, Control, Message
 from headrace.errors import ClientError, ConnectionFailed
 
-RAW_TESTS = (
-    "TCP_STREAM", "TCP_MAERTS", "TCP_SENDFILE", "TCP_SPLICE", "TCP_ZEROCOPY", "TCP_RR",
-)  # fmt: skip
-FROM_FILE = ("TCP_SENDFILE", "TCP_SPLICE")
-
 _SHUTDOWN = 5.0  # seconds for the far end to take what is on its way, and to say what it saw
 
 
@@ -133,7 +128,7 @@ def _do(data: socket.socket, spec: Spec, file: int | None) -> raw.Moved:
         return raw.receive(data, spec.receive_size or receive_buffer, None)
     if spec.test == "TCP_RR":
         return raw.ask(data, spec)
-    if spec.test in FROM_FILE:
+    if spec.test in raw.FROM_FILE:
         if file is None:
             raise ClientError(reason=f"{spec.test} needs a file")
         send = raw.send_file if spec.test == "TCP_SENDFILE" else raw.splice_file
@@ -208,7 +203,7 @@ def own_far_end() -> Iterator[int]:
         if not child:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent's business
             try:
-                agent.serve(listener, secret=None, max_tests=16, files=True)
+                agent.serve(listener, secret=None, max_tests=16, files=True, ends_with_parent=True)
             finally:
                 os._exit(1)
     try:

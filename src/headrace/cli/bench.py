@@ -102,7 +102,7 @@ def bench(**given: Any) -> None:
         headrace bench -H 10.0.0.5 -t TCP_SENDFILE -F image.raw -c -C -I 99,5
     """
     wishes = _wishes(given)
-    if wishes.specific["columns"] == "?":
+    if "?" in (wishes.specific[option] for option in ("csv", "columns", "keys")):
         _list_selectors()
         return
     results = []
@@ -141,7 +141,7 @@ class Wishes:
 
 
 def _wishes(given: dict[str, Any]) -> Wishes:
-    from headrace.bench import omni, run, units
+    from headrace.bench import omni, raw, units
     from headrace.bench.stats import Goal
 
     words = list(given["test_words"])
@@ -150,8 +150,8 @@ def _wishes(given: dict[str, Any]) -> Wishes:
     except click.ClickException as error:
         raise UsageError(reason=f"after --: {error.format_message()}") from error
     tests = given["tests"].upper().split(",")
-    if unknown := [test for test in tests if test not in run.RAW_TESTS]:
-        raise UsageError(reason=f"no such test: {', '.join(unknown)}; {', '.join(run.RAW_TESTS)}")
+    if unknown := [test for test in tests if test not in raw.TESTS]:
+        raise UsageError(reason=f"no such test: {', '.join(unknown)}; {', '.join(raw.TESTS)}")
     for option in ("csv", "columns", "keys"):
         if specific[option] not in (None, "?"):
             omni.chosen(specific[option])
@@ -218,7 +218,7 @@ def _far_end(wishes: Wishes) -> Iterator["FarEnd"]:
 
 def _measure(wishes: Wishes, far: "FarEnd", test: str) -> "Summary":
     """Measurements of one test, as many as it takes."""
-    from headrace.bench import run
+    from headrace.bench import raw, run
     from headrace.bench.raw import Spec
     from headrace.bench.summary import Summary
 
@@ -235,7 +235,7 @@ def _measure(wishes: Wishes, far: "FarEnd", test: str) -> "Summary":
     outcomes: list[Outcome] = []
     with contextlib.ExitStack() as stack:
         file = None
-        if test in run.FROM_FILE:
+        if test in raw.FROM_FILE:
             file = stack.enter_context(run.file_to_send(wishes.file, _FILE_SIZE))
         while True:
             _tell(wishes, test, len(outcomes) + 1)
