@@ -28,7 +28,7 @@ GUARD = 60.0  # seconds; a hang guard
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """A far end's control port."""
-    with far_end() as running:
+    with far_end("--max-tests", "64") as running:
         yield running.port
 
 
@@ -182,6 +182,16 @@ def test_what_was_not_reached_is_said(port: int) -> None:
     assert "not as sure as asked for after 3 measurements" in said
 
 
+def test_two_tests_in_turn(port: int) -> None:
+    words = ("-H", "127.0.0.1", "-p", str(port), "-l", "-32M", "-i", "3,3", "-P", "0")
+    lines = bench(*words, "--compare", "TCP_SENDFILE,TCP_STREAM").stdout.splitlines()
+    assert lines[2] == "TCP_SENDFILE over TCP_STREAM, 3 pairs:"
+    name, mean, sign, _half, *pairs = lines[3].split()
+    assert (name, sign, len(pairs)) == ("throughput", "±", 3)
+    found = [float(each.strip("()")) for each in pairs]
+    assert float(mean) == pytest.approx(sum(found) / 3, abs=0.01)
+
+
 def test_without_a_far_end_it_has_its_own() -> None:
     assert len(bench("-l", "-4M", "-P", "0").stdout.splitlines()) == 1
 
@@ -191,6 +201,8 @@ def test_without_a_far_end_it_has_its_own() -> None:
     [
         (["-t", "UDP_STREAM"], "no such test"),
         (["-l", "soon"], "soon"),
+        (["--compare", "TCP_STREAM"], "takes two tests"),
+        (["--compare", "TCP_STREAM,NONE"], "no such test"),
         (["-I", "50"], "50"),
         (["-i", "2,40"], "40"),
         (["--sink", "here"], "--sink is file:"),

@@ -9,7 +9,7 @@ from headrace.bench.cpu import Usage
 from headrace.bench.raw import Spec
 from headrace.bench.run import Buffers, Outcome
 from headrace.bench.stats import Goal
-from headrace.bench.summary import Summary
+from headrace.bench.summary import Summary, ratios
 from headrace.bench.units import Rate
 from headrace.errors import UsageError
 
@@ -162,6 +162,16 @@ def test_somebody_else_on_the_machine_is_noticed() -> None:
     # On one machine the other end is no stranger.
     both = replace(STREAM, remote=replace(NEAR, processes=0.5), local=NEAR)
     assert Summary([both]).disturbance(True) == {}
+
+
+def test_ratios_are_taken_pair_by_pair() -> None:
+    slow = replace(STREAM, seconds=4.0, local=replace(NEAR, busy=8.0))
+    found = ratios([STREAM, slow], [slow, slow], 0.95)
+    assert [ratio.name for ratio in found] == ["throughput", "local demand", "remote demand"]
+    assert [list(ratio.pairs) for ratio in found] == [[2.0, 1.0], [0.5, 1.0], [1.0, 1.0]]
+    assert found[0].interval.mean == 1.5
+    # Two values: half the difference times t(0.95, 1) = 12.706, over the root of 2 twice.
+    assert found[0].interval.half_width == pytest.approx(0.5 * 12.706, rel=1e-3)
 
 
 def test_how_sure() -> None:

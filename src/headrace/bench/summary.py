@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from headrace.bench.run import Outcome
-from headrace.bench.stats import Goal, interval
+from headrace.bench.stats import Goal, Interval, interval
 
 DISTURBED = 0.10
 """Share of a machine's busy time that others may use before its figures are theirs, too."""
@@ -18,6 +18,32 @@ class Confidence:
     throughput: float
     local_cpu: float
     remote_cpu: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One figure of a test over that of another, pair by pair, and the interval of their mean."""
+
+    name: str
+    pairs: Sequence[float]
+    interval: Interval
+
+
+def ratios(first: Sequence[Outcome], second: Sequence[Outcome], level: float) -> list[Ratio]:
+    """Throughput and both ends' service demand of ``first`` over ``second``, taken in turn."""
+    figures: dict[str, Callable[[Outcome], float]] = {
+        "throughput": lambda each: each.rate,
+        "local demand": lambda each: each.local.busy / each.bytes,
+        "remote demand": lambda each: each.remote.busy / each.bytes,
+    }
+    found = []
+    for name, figure in figures.items():
+        both = list(zip(map(figure, first), map(figure, second), strict=True))
+        # A machine that was not seen busy (ticks of 10 ms) has no demand to divide by.
+        pairs = [one / other for one, other in both if other]
+        if len(pairs) == len(both):
+            found.append(Ratio(name, pairs, interval(pairs, level)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from headrace.cli.netserver import read_secret
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
+    from headrace.bench.raw import Spec
     from headrace.bench.run import FarEnd, Outcome
     from headrace.bench.stats import Goal
     from headrace.bench.summary import Summary
@@ -77,6 +78,10 @@ class Bench(click.Command):
     "-I", "confidence", metavar="LEVEL[,WIDTH]",
     help="How sure: 95 or 99 %, and how wide the interval may be, in % of the mean [99,5].",
 )  # fmt: skip
+@click.option(
+    "--compare", metavar="TEST,TEST",
+    help="Take two tests in turn, five times or as -i says, and give the ratio pair by pair.",
+)  # fmt: skip
 @click.option("-v", "verbosity", type=click.IntRange(0, 2), default=1, help="0: the result alone.")
 @click.option(
     "-f", "unit", type=click.Choice(["G", "M", "K", "g", "m", "k"]), default="m",
@@ -98,6 +103,7 @@ def bench(**given: Any) -> None:
 
     \b
         headrace bench -t TCP_STREAM,TCP_SENDFILE -c -C -l 5 -- -m 64K
+        headrace bench --compare TCP_SENDFILE,TCP_STREAM -c -C -l 2 -- -m 64K
         headrace netserver -H 10.0.0.5 &             on the far machine
         headrace bench -H 10.0.0.5 -t TCP_SENDFILE -F image.raw -c -C -I 99,5
     """
@@ -107,6 +113,9 @@ def bench(**given: Any) -> None:
         return
     results = []
     with _far_end(wishes) as far:
+        if wishes.compare:
+            _compare(wishes, far)
+            return
         for number, test in enumerate(wishes.tests):
             summary = _measure(wishes, far, test)
             if wishes.as_json:
@@ -125,6 +134,7 @@ class Wishes:
     host: str | None
     port: int
     tests: list[str]
+    compare: bool
     length: Any
     local_cpu: bool
     remote_cpu: bool
@@ -149,14 +159,19 @@ def _wishes(given: dict[str, Any]) -> Wishes:
         specific = test_options.main(words, prog_name="headrace bench --", standalone_mode=False)
     except click.ClickException as error:
         raise UsageError(reason=f"after --: {error.format_message()}") from error
-    tests = given["tests"].upper().split(",")
+    compare = given["compare"] is not None
+    tests = (given["compare"] if compare else given["tests"]).upper().split(",")
+    if compare and len(tests) != 2:
+        raise UsageError(reason="--compare takes two tests")
+    if compare and given["as_json"]:
+        raise UsageError(reason="--compare has no --json")
     if unknown := [test for test in tests if test not in raw.TESTS]:
         raise UsageError(reason=f"no such test: {', '.join(unknown)}; {', '.join(raw.TESTS)}")
     for option in ("csv", "columns", "keys"):
         if specific[option] not in (None, "?"):
             omni.chosen(specific[option])
     level, width = units.confidence(given["confidence"] or "99,5")
-    least, most = 1, 1
+    least = most = 5 if compare else 1
     if given["iterations"] or given["confidence"]:
         least, most = units.iterations(given["iterations"] or "10,3")
     request, response = units.pair(specific["request"] or "1,1")
@@ -167,6 +182,7 @@ def _wishes(given: dict[str, Any]) -> Wishes:
         host=given["host"],
         port=given["port"],
         tests=tests,
+        compare=compare,
         length=units.length(given["length"]),
         local_cpu=given["local_cpu"],
         remote_cpu=given["remote_cpu"],
@@ -218,25 +234,11 @@ def _far_end(wishes: Wishes) -> Iterator["FarEnd"]:
 
 def _measure(wishes: Wishes, far: "FarEnd", test: str) -> "Summary":
     """Measurements of one test, as many as it takes."""
-    from headrace.bench import raw, run
-    from headrace.bench.raw import Spec
     from headrace.bench.summary import Summary
 
-    length = wishes.length
-    spec = Spec(
-        test=test,
-        seconds=length.seconds,
-        nbytes=length.bytes,
-        sink=wishes.sink,
-        nodelay=wishes.specific["nodelay"],
-        congestion=wishes.specific["congestion"],
-        **wishes.sizes,  # type: ignore[arg-type]
-    )
+    spec = _spec(wishes, test)
     outcomes: list[Outcome] = []
-    with contextlib.ExitStack() as stack:
-        file = None
-        if test in raw.FROM_FILE:
-            file = stack.enter_context(run.file_to_send(wishes.file, _FILE_SIZE))
+    with _file(wishes, [test]) as file:
         while True:
             _tell(wishes, test, len(outcomes) + 1)
             outcomes.append(far.measure(spec, file))
@@ -246,6 +248,53 @@ def _measure(wishes: Wishes, far: "FarEnd", test: str) -> "Summary":
             )
             if wishes.goal.exhausted(len(outcomes)) or sure:
                 return summary
+
+
+def _compare(wishes: Wishes, far: "FarEnd") -> None:
+    """Two tests in turn: drifts of the machine are in both of a pair."""
+    from headrace.bench.summary import Summary, ratios
+
+    outcomes: dict[int, list[Outcome]] = {0: [], 1: []}
+    with _file(wishes, wishes.tests) as file:
+        for number in range(wishes.goal.at_most):
+            for which, test in enumerate(wishes.tests):
+                _tell(wishes, test, number + 1)
+                outcomes[which].append(far.measure(_spec(wishes, test), file))
+    for taken in outcomes.values():
+        summary = Summary(taken, wishes.goal.level)
+        _show(wishes, far, summary, head=True)
+        _warn(wishes, far, summary)
+    click.echo(f"{wishes.tests[0]} over {wishes.tests[1]}, {wishes.goal.at_most} pairs:")
+    for ratio in ratios(outcomes[0], outcomes[1], wishes.goal.level):
+        mean, half = ratio.interval.mean, ratio.interval.half_width
+        pairs = " ".join(f"{each:.2f}" for each in ratio.pairs)
+        click.echo(f"  {ratio.name:<14} {mean:.3f} ± {half:.3f}   ({pairs})")
+
+
+def _spec(wishes: Wishes, test: str) -> "Spec":
+    from headrace.bench.raw import Spec
+
+    return Spec(
+        test=test,
+        seconds=wishes.length.seconds,
+        nbytes=wishes.length.bytes,
+        sink=wishes.sink,
+        nodelay=wishes.specific["nodelay"],
+        congestion=wishes.specific["congestion"],
+        **wishes.sizes,  # type: ignore[arg-type]
+    )
+
+
+@contextlib.contextmanager
+def _file(wishes: Wishes, tests: Sequence[str]) -> Iterator[int | None]:
+    """The file to send, if one of the tests sends any."""
+    from headrace.bench import raw, run
+
+    if not set(tests) & set(raw.FROM_FILE):
+        yield None
+        return
+    with run.file_to_send(wishes.file, _FILE_SIZE) as file:
+        yield file
 
 
 def _tell(wishes: Wishes, test: str, number: int) -> None:
@@ -319,9 +368,8 @@ def _warnings(wishes: Wishes, far: "FarEnd", summary: "Summary") -> list[str]:
 
     lines = []
     goal = wishes.goal
-    if goal.at_most > 1 and not summary.meets(
-        goal, local_cpu=wishes.local_cpu, remote_cpu=wishes.remote_cpu
-    ):
+    sure = summary.meets(goal, local_cpu=wishes.local_cpu, remote_cpu=wishes.remote_cpu)
+    if goal.at_most > 1 and not wishes.compare and not sure:
         found = summary.confidence
         lines.append(
             f"not as sure as asked for after {len(summary.outcomes)} measurements: an interval of "
