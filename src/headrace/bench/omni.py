@@ -56,14 +56,12 @@ def _direction(summary: Summary, _rate: Rate) -> str:
     return {"TCP_MAERTS": "Receive", "TCP_RR": "Send|Recv"}.get(summary.first.spec.test, "Send")
 
 
-def _buffer(end: str, way: str) -> dict[str, Figure]:
-    letter = {"local": "L", "remote": "R"}[end] + {"send": "SS", "receive": "SR"}[way]
-    prefix = {"SS": "SS", "SR": "SR"}[letter[1:]]
-    name = f"{letter[0]}{prefix}_SIZE"
+def _buffer(prefix: str, end: str, way: str) -> dict[str, Figure]:
+    """A socket buffer as asked for, at the start and at the end; of LSS, LSR, RSS or RSR."""
     return {
-        f"{name}_REQ": _first(f"{end}_buffers.asked"),
-        name: _first(f"{end}_buffers.{way}.0"),
-        f"{name}_END": _first(f"{end}_buffers.{way}.1"),
+        f"{prefix}_SIZE_REQ": _first(f"{end}_buffers.asked"),
+        f"{prefix}_SIZE": _first(f"{end}_buffers.{way}.0"),
+        f"{prefix}_SIZE_END": _first(f"{end}_buffers.{way}.1"),
     }
 
 
@@ -129,10 +127,10 @@ FIGURES: Mapping[str, Figure] = {
     "LOCAL_RECV_CALLS": _calls(local=True, sending=False),
     "REMOTE_SEND_CALLS": _calls(local=False, sending=True),
     "REMOTE_RECV_CALLS": _calls(local=False, sending=False),
-    **_buffer("local", "send"),
-    **_buffer("local", "receive"),
-    **_buffer("remote", "send"),
-    **_buffer("remote", "receive"),
+    **_buffer("LSS", "local", "send"),
+    **_buffer("LSR", "local", "receive"),
+    **_buffer("RSS", "remote", "send"),
+    **_buffer("RSR", "remote", "receive"),
     "LOCAL_NODELAY": lambda summary, _rate: int(summary.first.spec.nodelay),
     "REMOTE_NODELAY": lambda summary, _rate: int(summary.first.spec.nodelay),
     "TRANSPORT_MSS": _first("mss"),
