@@ -8,7 +8,7 @@ bin = .venv/bin
 pytest = $(bin)/python -m pytest
 parallel = --numprocesses 2 --dist loadfile
 # Tests of running servers and of peers.
-beyond = compat deploy faults
+beyond = bench compat deploy faults
 
 .PHONY: help demo serve test test-fast test-long check bench docs lock clean components
 

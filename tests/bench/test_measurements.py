@@ -17,8 +17,8 @@ from headrace.bench import raw, run
 from headrace.bench.raw import Spec
 from headrace.bench.wire import VERSION, Control
 from headrace.errors import ClientError, ConnectionFailed, Error
-from tests.needs import require_command, require_root
-from tools import namespaces
+from tests.needs import require_command, require_root, require_strace
+from tools import namespaces, strace
 from tools.serving import COMMAND, environment
 
 MIB = 1 << 20
@@ -130,6 +130,68 @@ def test_buffers_are_asked_for_and_shown(port: int) -> None:
     assert outcome.local_buffers.send == (100_000, 100_000)
     assert outcome.remote_buffers.receive == (120_000, 120_000)
     assert (outcome.local_buffers.asked, outcome.remote_buffers.asked) == (50_000, 60_000)
+
+
+@pytest.mark.parametrize(
+    ("test", "call"),
+    [
+        ("TCP_STREAM", "sendto"),
+        ("TCP_SENDFILE", "sendfile"),
+        ("TCP_SPLICE", "splice"),
+        ("TCP_ZEROCOPY", "sendto"),
+    ],
+)
+def test_a_test_sends_by_the_call_it_is_named_for(
+    port: int, tmp_path: Path, test: str, call: str
+) -> None:
+    """By strace's word; what other calls carry is the control connection's."""
+    size, prefix, source = 24 * MIB + 17, tmp_path / "calls", tmp_path / "source"
+    source.write_bytes(os.urandom(8 * MIB + 1))
+    words = ("-H", "127.0.0.1", "-p", str(port), "-t", test, "-l", f"-{size}", "-F", str(source))
+    subprocess.run(
+        [*strace.command(require_strace(), prefix), COMMAND, "bench", *words, "--", "-m", "64K"],
+        stdin=subprocess.DEVNULL, check=True, timeout=GUARD, env=environment(),
+    )  # fmt: skip
+    carried = strace.on_sockets(prefix).bytes
+    talk = 64 * 1024
+    assert size <= carried[call] <= size + talk
+    assert carried.total() - carried[call] <= talk
+    flagged = sum(each.read_text().count("MSG_ZEROCOPY") for each in tmp_path.glob("calls.*"))
+    assert (flagged >= size // 65536) == (test == "TCP_ZEROCOPY")
+
+
+@pytest.mark.parametrize("send", [raw.send_file, raw.splice_file])
+def test_a_file_that_is_truncated_meanwhile(
+    tmp_path: Path, send: Callable[[socket.socket, int, Spec, int], raw.Moved]
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(64 * MIB))
+
+    def take(sock: socket.socket) -> None:
+        sock.recv(MIB)
+        os.truncate(source, MIB // 2)
+        while sock.recv(MIB):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, source.open("rb") as file:
+        with socket.create_connection(listener.getsockname()) as near, listener.accept()[0] as far:
+            taker = threading.Thread(target=take, args=[far], daemon=True)
+            taker.start()
+            spec = Spec(test="TCP_SENDFILE", seconds=GUARD)
+            with pytest.raises(ClientError, match="truncated meanwhile"):
+                send(near, 64 * 1024, spec, file.fileno())
+            near.shutdown(socket.SHUT_WR)
+            taker.join(GUARD)
+
+
+@pytest.mark.parametrize(("sink", "text"), [("/dev/full", "No space left"), ("/", "directory")])
+def test_a_sink_that_takes_nothing(sink: str, text: str) -> None:
+    with far_end("--sink") as running:
+        words = ("-H", "127.0.0.1", "-p", str(running.port), "-l", "-8M", "--sink", f"file:{sink}")
+        said = bench(*words, status=1).stderr
+    assert sink in said
+    assert text in said
+    assert said.count("\n") == 1
 
 
 # The command
@@ -377,8 +439,9 @@ def _no_port(control: Control) -> None:
     control.hear()
 
 
-def _lies(control: Control) -> None:
-    """Says that it has seen more than was sent."""
+@contextlib.contextmanager
+def _data_connection(control: Control) -> Iterator[socket.socket]:
+    """As a far end that behaves, up to the data."""
     _hello(control)
     control.say(facts={})
     control.hear("test")
@@ -387,8 +450,14 @@ def _lies(control: Control) -> None:
         data, _ = listener.accept()
         with data:
             control.say(ready=True)
-            while data.recv(MIB):
-                pass
+            yield data
+
+
+def _lies(control: Control) -> None:
+    """Says that it has seen more than was sent."""
+    with _data_connection(control) as data:
+        while data.recv(MIB):
+            pass
     control.say(
         bytes=1 << 40, calls=1, transactions=0, seconds=1, cores=1, busy=1, softirq=0, steal=0,
         processes=1, buffers=[1, 1, 1, 1],
@@ -397,16 +466,8 @@ def _lies(control: Control) -> None:
 
 def _hangs(control: Control) -> None:
     """Takes nothing of the data."""
-    _hello(control)
-    control.say(facts={})
-    control.hear("test")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        control.say(port=listener.getsockname()[1])
-        data, _ = listener.accept()
-        with data:
-            control.say(ready=True)
-            with contextlib.suppress(ConnectionFailed):
-                control.hear(patience=30)
+    with _data_connection(control), contextlib.suppress(ConnectionFailed):
+        control.hear(patience=30)
 
 
 def _silent(control: Control) -> None:

@@ -19,9 +19,6 @@ from headrace.bench.raw import Spec
 from headrace.bench.wire import PATIENCE, Control
 from headrace.errors import ClientError, Error
 
-PORT = 12865
-"""netperf's own: registered for it."""
-
 _IDLE = 60.0  # seconds between two measurements
 _LARGEST = 64 << 20  # bytes of a buffer that the near end may ask for
 

@@ -172,7 +172,13 @@ def _file_loop(
     offset = 0
     while run.moved < clock.left and time.monotonic() < clock.end:
         count = min(turn, length - offset, clock.left - run.moved)
-        send(run, file, offset, count, port)
+        before = run.moved
+        try:
+            send(run, file, offset, count, port)
+        except linux.Refused as refusal:
+            raise ClientError(reason=f"{spec.test} cannot send this file: {refusal}") from refusal
+        if run.moved - before != count:
+            raise ClientError(reason="the file to send was truncated meanwhile")
         offset = (offset + count) % length
     return Moved(run.moved, run.calls)
 
@@ -220,17 +226,32 @@ def receive(sock: socket.socket, size: int, sink: str | None) -> Moved:
     buffer = memoryview(bytearray(size))
     take = sock.recv_into
     moved = calls = 0
-    file = None if sink is None else os.open(sink, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    file = None if sink is None else _open_sink(sink)
     try:
         while count := take(buffer):
             moved += count
             calls += 1
             if file is not None:
-                os.write(file, buffer[:count])
+                _store(file, buffer[:count], sink)
     finally:
         if file is not None:
             os.close(file)
     return Moved(moved, calls)
+
+
+def _open_sink(sink: str) -> int:
+    try:
+        return os.open(sink, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise ClientError(reason=f"{sink}: {error.strerror}") from error
+
+
+def _store(file: int, data: memoryview, sink: str | None) -> None:
+    try:
+        while data:
+            data = data[os.write(file, data) :]
+    except OSError as error:
+        raise ClientError(reason=f"{sink}: {error.strerror}") from error
 
 
 # --- requests and responses

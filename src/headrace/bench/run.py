@@ -90,11 +90,12 @@ class FarEnd:
             meter = cpu.Meter(())
             meter.start()
             own = time.process_time()  # without children: a far end of our own is one
-            moved = _do(data, spec, file)
-            if spec.test != "TCP_MAERTS":
-                data.shutdown(socket.SHUT_WR)
-                if spec.test != "TCP_RR":
-                    _await_end(data)
+            with self._its_own_reason():
+                moved = _do(data, spec, file)
+                if spec.test != "TCP_MAERTS":
+                    data.shutdown(socket.SHUT_WR)
+                    if spec.test != "TCP_RR":
+                        _await_end(data)
             usage = replace(meter.stop(), processes=time.process_time() - own)
             ended = raw.buffers(data)
         said = self._control.hear(
@@ -102,6 +103,16 @@ class FarEnd:
             "buffers", patience=_SHUTDOWN,
         )  # fmt: skip
         return _outcome(spec, moved, usage, (*began, *ended), mss, said)
+
+    @contextlib.contextmanager
+    def _its_own_reason(self) -> Iterator[None]:
+        """A far end that drops the data connection says why on the other one, if it still can."""
+        try:
+            yield
+        except ConnectionError:
+            with contextlib.suppress(ConnectionFailed):
+                self._control.hear("failed", patience=raw.STALL)
+            raise
 
     @contextlib.contextmanager
     def _data_connection(self, spec: Spec) -> Iterator[socket.socket]:

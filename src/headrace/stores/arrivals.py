@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import stat
-from types import TracebackType
 from typing import Self
 
 from headrace import errors
@@ -36,12 +35,7 @@ class Arrival:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             os.unlink(self._path)
         os.close(self.fd)
