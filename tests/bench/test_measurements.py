@@ -173,15 +173,19 @@ def test_a_file_that_is_truncated_meanwhile(
         while sock.recv(MIB):
             pass
 
-    with socket.create_server(("127.0.0.1", 0)) as listener, source.open("rb") as file:
-        with socket.create_connection(listener.getsockname()) as near, listener.accept()[0] as far:
-            taker = threading.Thread(target=take, args=[far], daemon=True)
-            taker.start()
-            spec = Spec(test="TCP_SENDFILE", seconds=GUARD)
-            with pytest.raises(ClientError, match="truncated meanwhile"):
-                send(near, 64 * 1024, spec, file.fileno())
-            near.shutdown(socket.SHUT_WR)
-            taker.join(GUARD)
+    with (
+        source.open("rb") as file,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as near,
+        listener.accept()[0] as far,
+    ):
+        taker = threading.Thread(target=take, args=[far], daemon=True)
+        taker.start()
+        spec = Spec(test="TCP_SENDFILE", seconds=GUARD)
+        with pytest.raises(ClientError, match="truncated meanwhile"):
+            send(near, 64 * 1024, spec, file.fileno())
+        near.shutdown(socket.SHUT_WR)
+        taker.join(GUARD)
 
 
 @pytest.mark.parametrize(("sink", "text"), [("/dev/full", "No space left"), ("/", "directory")])

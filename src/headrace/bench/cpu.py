@@ -50,10 +50,6 @@ class Machine:
         """All but idle and iowait: a core that waits for a disk is free for other work."""
         return self.user + self.nice + self.system + self.irq + self.softirq + self.steal
 
-    @property
-    def total(self) -> float:
-        return self.busy + self.idle + self.iowait
-
 
 def read_machine() -> Machine:
     """The machine's counters as /proc/stat has them now, in ticks (of 10 ms, as a rule)."""
@@ -173,17 +169,6 @@ class Usage:
     def process_demand(self, nbytes: int) -> float:
         """Service demand of the processes, in µs per KB; 0 for no bytes."""
         return _demand(self.processes, nbytes)
-
-    @property
-    def elsewhere(self) -> float:
-        """Share (0 to 1) of the busy time that neither the processes nor interrupts account for.
-
-        What the hypervisor stole is part of it.  Rather too small: a kernel without
-        IRQ_TIME_ACCOUNTING charges interrupts to the process they interrupt as well.
-        """
-        if self.busy <= 0:
-            return 0.0
-        return max(0.0, self.busy - self.processes - self.softirq) / self.busy
 
     def _percent(self, used: float) -> float:
         # The machine counts in ticks, the time that passed is exact: a full one may exceed 100.
