@@ -1,8 +1,8 @@
 """Every host and front that Headrace can be deployed with, run for tests and benchmarks.
 
-Each is the real program, with the configuration that ``headrace config`` writes for it and nothing
-else.  As root, what stands behind or within nginx, Apache or HAProxy runs as www-data, as it would
-in production.
+Each is the real program, with the configuration that ``headrace config`` writes for it; a variant
+adds an option to it, or leaves a line of it out.  As root, what stands behind or within nginx,
+Apache or HAProxy runs as www-data, as it would in production.
 """
 
 import contextlib

@@ -7,6 +7,7 @@ with /usr/bin/python3 in a directory that all can read.
 ``python -m tools.system_environment`` makes it, unless it is there, and prints where.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -55,9 +56,9 @@ def copy_of_headrace(into: Path) -> Path:
 def _make(place: Path) -> None:
     before = os.umask(0o022)
     try:
-        for old in place.parent.glob("env-*"):
-            if old.is_dir():
-                shutil.rmtree(old)
+        # Half made, at most; those of other locks may be another checkout's.
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(place)
         done = subprocess.run(
             [ROOT / "tools" / "environment", place, LOCK, PYTHON],
             stdin=subprocess.DEVNULL,
