@@ -6,14 +6,14 @@ import pytest
 
 from headrace.bench import omni, table
 from headrace.bench.cpu import Usage
-from headrace.bench.raw import Spec
-from headrace.bench.run import Buffers, Outcome
+from headrace.bench.outcome import Buffers, End, Outcome
+from headrace.bench.spec import Spec
 from headrace.bench.stats import Goal
 from headrace.bench.summary import Summary, ratios
 from headrace.bench.units import Rate
 from headrace.errors import UsageError
 
-KB = 1024
+KB, MIB = 1024, 1 << 20
 # 2 of 4 cores busy for 2 s, half a second of it in soft interrupts, 3 s by the process.
 NEAR = Usage(seconds=2.0, cores=4, busy=4.0, softirq=0.5, steal=0.0, processes=3.0)
 FAR = Usage(seconds=2.0, cores=2, busy=1.0, softirq=0.0, steal=0.0, processes=1.0)
@@ -22,19 +22,54 @@ STREAM = Outcome(
     bytes=1_000_000 * KB,
     transactions=0,
     seconds=2.0,
-    send_size=65536,
-    receive_size=131072,
-    send_calls=15625,
-    receive_calls=20000,
     mss=1448,
-    local=NEAR,
-    remote=FAR,
-    local_buffers=Buffers(100_000, (200_000, 210_000), (131_072, 131_073)),
-    remote_buffers=Buffers(None, (16_384, 16_385), (87_380, 90_000)),
+    local=End(
+        usage=NEAR,
+        buffers=Buffers(100_000, (200_000, 210_000), (131_072, 131_073)),
+        send_size=65536,
+        send_calls=15625,
+    ),
+    remote=End(
+        usage=FAR,
+        buffers=Buffers(None, (16_384, 16_385), (87_380, 90_000)),
+        receive_size=131072,
+        receive_calls=20000,
+    ),
 )
 RR = replace(
-    STREAM, spec=Spec(test="TCP_RR", request=100, response=200), bytes=300_000, transactions=1000
+    STREAM,
+    spec=Spec(test="TCP_RR", request=100, response=200),
+    bytes=300_000,
+    transactions=1000,
+    local=replace(STREAM.local, receive_size=131072, receive_calls=1000),
 )
+MAERTS = replace(
+    STREAM,
+    spec=Spec(test="TCP_MAERTS"),
+    local=replace(STREAM.remote, usage=NEAR),
+    remote=replace(STREAM.local, usage=FAR),
+)
+PUT = replace(
+    STREAM,
+    spec=Spec(test="IMAGE_PUT", via="sendfile", streams=4),
+    transactions=8,
+    image_size=128_000_000,
+    remote=End(),
+)
+GET = replace(
+    STREAM,
+    spec=Spec(test="IMAGE_GET", via="splice"),
+    transactions=8,
+    image_size=128_000_000,
+    local=replace(STREAM.remote, usage=NEAR),
+    remote=End(usage=replace(FAR, processes=None)),
+)
+RANGE = replace(GET, spec=Spec(test="IMAGE_RANGE", via="copy", request=MIB, cold=True))
+ALL = (STREAM, RR, MAERTS, PUT, GET, RANGE)
+
+
+def used(**other: float | None) -> End:
+    return End(usage=replace(NEAR, **other))
 
 
 def figure(name: str, *outcomes: Outcome, rate: str = "m") -> omni.Value:
@@ -97,23 +132,84 @@ def test_the_figures_of_requests(name: str, value: omni.Value) -> None:
     assert figure(name, RR) == value
 
 
+@pytest.mark.parametrize(
+    ("nbytes", "used", "demand"),
+    [
+        (1024, 2.0, 2_000_000),
+        (1 << 20, 2.0, 1953.125),
+        (512, 2.0, 4_000_000),
+        (1 << 30, 0.5, 0.476837158203125),
+        (0, 2.0, 0.0),
+        (1024, None, None),
+    ],
+)
+def test_service_demand_is_computed_as_netperf_does(
+    nbytes: int, used: float | None, demand: float | None
+) -> None:
+    outcome = replace(STREAM, bytes=nbytes)
+    assert outcome.demand(used) == demand
+    if used and nbytes:
+        # The same from what a table shows: utilisation of all cores, and throughput.
+        usage = replace(NEAR, busy=used)
+        share, kib_a_second = usage.utilisation / 100, nbytes / 1024 / usage.seconds
+        assert outcome.demand(usage.busy) == pytest.approx(share * 4 / kib_a_second * 1e6)
+
+
 def test_figures_are_means() -> None:
-    twice = replace(STREAM, seconds=4.0, local=replace(NEAR, busy=8.0))
+    twice = replace(STREAM, seconds=4.0, local=used(busy=8.0))
     assert figure("ELAPSED_TIME", STREAM, twice) == 3.0
     assert figure("LOCAL_SD", STREAM, twice) == 6.0
     assert figure("CONFIDENCE_ITERATION", STREAM, twice) == 2
 
 
-def test_who_sends_and_who_receives() -> None:
-    maerts = replace(STREAM, spec=Spec(test="TCP_MAERTS"))
-    assert figure("REMOTE_SEND_CALLS", maerts) == 15625
-    assert figure("LOCAL_RECV_CALLS", maerts) == 20000
-    assert figure("LOCAL_SEND_CALLS", maerts) is None
-    assert figure("DIRECTION", maerts) == "Receive"
+def test_the_direction() -> None:
+    found = [figure("DIRECTION", outcome) for outcome in ALL]
+    assert found == ["Send", "Send|Recv", "Receive", "Send", "Receive", "Receive"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("THROUGHPUT", 4096.0),
+        ("LOCAL_SD", 4.0),
+        ("REMOTE_SD", None),
+        ("REMOTE_CPU_CONFID", None),
+        ("LOCAL_SEND_SIZE", 65536),
+        ("REMOTE_RECV_SIZE", None),
+        ("VIA", "sendfile"),
+        ("STREAMS", 4),
+        ("IMAGE_SIZE", 128_000_000),
+        ("PAGE_CACHE", "hot"),
+        ("TRANSACTION_RATE", 4.0),
+        ("RT_LATENCY", 1_000_000.0),  # 8 in 2 s by 4 streams: each took a second
+        ("RANGE_SIZE", None),
+    ],
+)
+def test_the_figures_of_an_image_test(name: str, value: omni.Value) -> None:
+    assert figure(name, PUT) == value
+
+
+def test_the_figures_of_ranges() -> None:
+    assert figure("RANGE_SIZE", RANGE) == MIB
+    assert figure("PAGE_CACHE", RANGE) == "cold"
+    assert figure("REMOTE_SD", RANGE) == 1.0
+    assert figure("REMOTE_PROC_SD", RANGE) is None
+    assert (
+        figure("VIA", STREAM) is figure("STREAMS", STREAM) is figure("PAGE_CACHE", STREAM) is None
+    )
+
+
+def test_what_a_far_end_without_figures_does_to_a_summary() -> None:
+    goal = Goal(0.99, 5.0, 3, 10)
+    assert Summary([PUT] * 3).meets(goal, local_cpu=True, remote_cpu=False)
+    assert not Summary([PUT] * 3).meets(goal, local_cpu=True, remote_cpu=True)
+    assert Summary([PUT]).disturbance(same_machine=False) == {"local": pytest.approx(0.125)}
+    assert Summary([GET]).disturbance(same_machine=True) == {}
+    assert [ratio.name for ratio in ratios([PUT], [PUT], 0.99)] == ["throughput", "local demand"]
 
 
 def test_every_figure_can_be_computed_of_every_test() -> None:
-    for outcome in (STREAM, RR, replace(STREAM, spec=Spec(test="TCP_MAERTS"))):
+    for outcome in ALL:
         found = omni.values(Summary([outcome] * 3), list(omni.FIGURES), Rate("M"))
         assert list(found) == list(omni.FIGURES)
         assert all(isinstance(omni.shown(value), str) for value in found.values())
@@ -127,7 +223,7 @@ def test_selectors() -> None:
         omni.chosen("THROUGHPUT,NONSENSE")
 
 
-@pytest.mark.parametrize("outcome", [STREAM, RR, replace(STREAM, spec=Spec(test="TCP_MAERTS"))])
+@pytest.mark.parametrize("outcome", ALL)
 @pytest.mark.parametrize(("local", "remote"), [(False, False), (True, False), (True, True)])
 def test_figures_stand_below_their_heads(outcome: Outcome, local: bool, remote: bool) -> None:
     which = {"local_cpu": local, "remote_cpu": remote}
@@ -157,15 +253,15 @@ def test_what_is_not_measured_is_minus_one() -> None:
 def test_somebody_else_on_the_machine_is_noticed() -> None:
     # 4 s busy: 3 s the process, 0.5 s soft interrupts; half a second is nobody's.
     assert Summary([STREAM]).disturbance(False) == {"local": pytest.approx(0.125)}
-    quiet = replace(STREAM, local=replace(NEAR, busy=3.6))
+    quiet = replace(STREAM, local=used(busy=3.6))
     assert Summary([quiet]).disturbance(False) == {}
     # On one machine the other end is no stranger.
-    both = replace(STREAM, remote=replace(NEAR, processes=0.5), local=NEAR)
+    both = replace(STREAM, remote=used(processes=0.5))
     assert Summary([both]).disturbance(True) == {}
 
 
 def test_ratios_are_taken_pair_by_pair() -> None:
-    slow = replace(STREAM, seconds=4.0, local=replace(NEAR, busy=8.0))
+    slow = replace(STREAM, seconds=4.0, local=used(busy=8.0))
     found = ratios([STREAM, slow], [slow, slow], 0.95)
     assert [ratio.name for ratio in found] == ["throughput", "local demand", "remote demand"]
     assert [list(ratio.pairs) for ratio in found] == [[2.0, 1.0], [0.5, 1.0], [1.0, 1.0]]
@@ -179,7 +275,7 @@ def test_how_sure() -> None:
     same = [STREAM] * 3
     assert Summary(same).meets(goal, local_cpu=True, remote_cpu=True)
     assert not Summary(same[:2]).meets(goal, local_cpu=True, remote_cpu=True)
-    other = [*same, replace(STREAM, local=replace(NEAR, busy=2.0))]
+    other = [*same, replace(STREAM, local=used(busy=2.0))]
     assert not Summary(other).meets(goal, local_cpu=True, remote_cpu=False)
     assert Summary(other).meets(goal, local_cpu=False, remote_cpu=True)
     assert Summary(other).confidence.throughput == 0.0

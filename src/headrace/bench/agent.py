@@ -8,18 +8,21 @@ import contextlib
 import logging
 import os
 import socket
+import stat
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import NoReturn
 
 import msgspec
 
-from headrace.bench import cpu, raw
-from headrace.bench.raw import Spec
-from headrace.bench.wire import PATIENCE, Control
+from headrace.bench import cache, cpu, raw
+from headrace.bench.spec import RAW_TESTS, Spec
+from headrace.bench.wire import PATIENCE, Control, Message
 from headrace.errors import ClientError, Error
 
 _IDLE = 60.0  # seconds between two measurements
+_LONGEST_WATCH = 86400.0
+_NO_FILES = "this end touches no files; it was not started with --files"
 _LARGEST = 64 << 20  # bytes of a buffer that the near end may ask for
 
 _log = logging.getLogger(__name__)
@@ -52,7 +55,7 @@ def serve(
     files: bool = False,
     ends_with_parent: bool = False,
 ) -> NoReturn:
-    """Serve for ever; at most ``max_tests`` at once.  ``files`` lets the other end name a sink."""
+    """Serve for ever; at most ``max_tests`` at once.  ``files`` lets the near end name files."""
     parent = os.getppid()
     running: set[int] = set()
     while True:
@@ -96,7 +99,10 @@ def _session(sock: socket.socket, secret: bytes | None, files: bool) -> int:
             message = control.hear(patience=_IDLE)
             if "over" in message:
                 return 0
-            _measure(control, sock, _spec(message), files)
+            if "watch" in message:
+                _watch(control, message, files)
+            else:
+                _measure(control, sock, _spec(message), files)
     except Error as error:
         _log.info("%s", error)
         with contextlib.suppress(Error):
@@ -109,7 +115,7 @@ def _session(sock: socket.socket, secret: bytes | None, files: bool) -> int:
         return 1
 
 
-def _spec(message: dict[str, object]) -> Spec:
+def _spec(message: Message) -> Spec:
     given = message.get("test")
     if not isinstance(given, dict) or not set(given) <= _SPEC_FIELDS:
         raise ClientError(reason="it asks for a measurement that is not known here")
@@ -118,14 +124,45 @@ def _spec(message: dict[str, object]) -> Spec:
     except msgspec.ValidationError as error:
         raise ClientError(reason=f"it asks for a measurement in wrong words: {error}") from error
     sizes = (spec.send_size, spec.receive_size, spec.request, spec.response)
-    if spec.test not in raw.TESTS or not all(0 <= (size or 0) <= _LARGEST for size in sizes):
+    if spec.test not in RAW_TESTS or not all(0 <= (size or 0) <= _LARGEST for size in sizes):
         raise ClientError(reason="it asks for a measurement that is not known here")
     return spec
 
 
+def _watch(control: Control, message: Message, files: bool) -> None:
+    """Measure this machine while the near end has to do with a service that runs on it."""
+    pids, dropped = message["watch"], message.get("drop")
+    if not (isinstance(pids, list) and all(type(pid) is int and pid > 0 for pid in pids)):
+        raise ClientError(reason="it asks to watch what is no process")
+    if missing := [pid for pid in pids if not os.path.exists(f"/proc/{pid}")]:
+        raise ClientError(reason=f"there is no process {missing[0]} on this machine")
+    if dropped is not None:
+        _drop(str(dropped), files)
+    meter = cpu.Meter(pids)
+    meter.start()
+    control.say(watching=True)
+    control.hear("stop", patience=_LONGEST_WATCH)
+    control.say(**asdict(meter.stop()))
+
+
+def _drop(path: str, files: bool) -> None:
+    if not files:
+        raise ClientError(reason=_NO_FILES)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ClientError(reason=f"{path}: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ClientError(reason=f"{path} is not a regular file")
+        cache.drop(fd, path)
+    finally:
+        os.close(fd)
+
+
 def _measure(control: Control, sock: socket.socket, spec: Spec, files: bool) -> None:
     if spec.sink is not None and not files:
-        raise ClientError(reason="this end stores nothing; it was not started with --sink")
+        raise ClientError(reason=_NO_FILES)
     with _data_listener(sock, spec) as listener:
         control.say(port=listener.getsockname()[1])
         listener.settimeout(PATIENCE)
@@ -147,13 +184,8 @@ def _measure(control: Control, sock: socket.socket, spec: Spec, files: bool) -> 
         bytes=moved.bytes,
         calls=moved.calls,
         transactions=moved.transactions,
-        seconds=usage.seconds,
-        cores=usage.cores,
-        busy=usage.busy,
-        softirq=usage.softirq,
-        steal=usage.steal,
-        processes=usage.processes,
         buffers=[*began, *ended],
+        **asdict(usage),
     )
 
 

@@ -1,6 +1,6 @@
 """What a measurement costs, of the whole machine and of chosen processes, as netperf reports it.
 
-Utilisation is in percent of all cores; service demand is in µs of CPU per KB of 1024 bytes.
+Utilisation is in percent of all cores.
 """
 
 import errno
@@ -137,7 +137,7 @@ class Usage:
     """What was used between a start and a stop, in CPU seconds but for ``seconds`` and ``cores``.
 
     ``seconds`` is the time that passed; ``busy``, ``softirq`` (hard interrupts included) and
-    ``steal`` are the whole machine's, ``processes`` the chosen processes'.
+    ``steal`` are the whole machine's, ``processes`` the chosen processes', None if none were.
     """
 
     seconds: float
@@ -145,7 +145,7 @@ class Usage:
     busy: float
     softirq: float
     steal: float
-    processes: float
+    processes: float | None
 
     @property
     def utilisation(self) -> float:
@@ -158,17 +158,9 @@ class Usage:
         return self._percent(self.softirq)
 
     @property
-    def process_utilisation(self) -> float:
+    def process_utilisation(self) -> float | None:
         """What the processes took, in percent of all cores."""
-        return self._percent(self.processes)
-
-    def demand(self, nbytes: int) -> float:
-        """Service demand of the whole machine, in µs per KB; 0 for no bytes."""
-        return _demand(self.busy, nbytes)
-
-    def process_demand(self, nbytes: int) -> float:
-        """Service demand of the processes, in µs per KB; 0 for no bytes."""
-        return _demand(self.processes, nbytes)
+        return None if self.processes is None else self._percent(self.processes)
 
     def _percent(self, used: float) -> float:
         # The machine counts in ticks, the time that passed is exact: a full one may exceed 100.
@@ -177,12 +169,10 @@ class Usage:
         return min(100.0, max(0.0, 100 * used / (self.cores * self.seconds)))
 
 
-def _demand(used: float, nbytes: int) -> float:
-    return used * 1e6 / (nbytes / _KB) if nbytes else 0.0
-
-
 class Meter:
     """Measures the machine and processes with their families (by default this one) in between.
+
+    Without any (an empty ``pids``), their part of the usage is None.
 
     A process that ends without being waited for within the family takes its figures along.
     """
@@ -213,7 +203,8 @@ class Meter:
             busy=machine.busy - before.busy,
             softirq=machine.softirq + machine.irq - before.softirq - before.irq,
             steal=machine.steal - before.steal,
-            processes=max(0.0, used - used_before),  # less than nothing when one has vanished
+            # Less than nothing when one has vanished.
+            processes=max(0.0, used - used_before) if self._pids else None,
         )
 
 

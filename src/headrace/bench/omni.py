@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from headrace.bench.run import Outcome
+from headrace.bench.cpu import Usage
+from headrace.bench.outcome import Buffers, End, Outcome
+from headrace.bench.spec import IMAGE_TESTS, TO_HERE
 from headrace.bench.summary import Summary
 from headrace.bench.units import Rate
 from headrace.errors import UsageError
@@ -11,149 +13,156 @@ Value = str | int | float | None
 Figure = Callable[[Summary, Rate], Value]
 
 
-def _sd(end: str, kind: str) -> Figure:
-    """Service demand: µs of CPU per KB, or per transaction."""
-
-    def figure(summary: Summary, _rate: Rate) -> float:
-        def one(outcome: Outcome) -> float:
-            usage = outcome.local if end == "local" else outcome.remote
-            if outcome.spec.test == "TCP_RR":
-                used = usage.busy if kind == "machine" else usage.processes
-                return used * 1e6 / outcome.transactions if outcome.transactions else 0.0
-            demand = usage.demand if kind == "machine" else usage.process_demand
-            return demand(outcome.bytes)
-
-        return summary.mean(one)
-
-    return figure
+def _first(get: Callable[[Outcome], Value]) -> Figure:
+    """What is the same of all measurements, or is shown of the first."""
+    return lambda summary, _rate: get(summary.first)
 
 
-def _usage(end: str, name: str) -> Figure:
-    return lambda summary, _rate: summary.mean(lambda each: getattr(getattr(each, end), name))
+def _mean(get: Callable[[Outcome], float | None]) -> Figure:
+    return lambda summary, _rate: summary.mean(get)
 
 
-def _first(path: str) -> Figure:
+def _whole(get: Callable[[Outcome], float | None]) -> Figure:
     def figure(summary: Summary, _rate: Rate) -> Value:
-        value: object = summary.first
-        for name in path.split("."):
-            value = value[int(name)] if name.isdigit() else getattr(value, name)  # type: ignore[index]
-        return value  # type: ignore[return-value]
+        mean = summary.mean(get)
+        return None if mean is None else round(mean)
 
     return figure
 
 
-def _throughput(summary: Summary, rate: Rate) -> float:
-    if summary.first.spec.test == "TCP_RR":
+def _throughput(summary: Summary, rate: Rate) -> Value:
+    if summary.first.spec.counts_transactions:
         return summary.mean(lambda each: each.rate)
     return summary.mean(lambda each: rate.of(each.bytes, each.seconds))
 
 
 def _units(summary: Summary, rate: Rate) -> str:
-    return "Trans/s" if summary.first.spec.test == "TCP_RR" else rate.label
+    return "Trans/s" if summary.first.spec.counts_transactions else rate.label
 
 
-def _direction(summary: Summary, _rate: Rate) -> str:
-    return {"TCP_MAERTS": "Receive", "TCP_RR": "Send|Recv"}.get(summary.first.spec.test, "Send")
+def _direction(outcome: Outcome) -> str:
+    if outcome.spec.test == "TCP_RR":
+        return "Send|Recv"
+    return "Receive" if outcome.spec.test in TO_HERE else "Send"
 
 
-def _buffer(prefix: str, end: str, way: str) -> dict[str, Figure]:
+def _latency(outcome: Outcome) -> float | None:
+    """µs a transaction takes: each stream does one after the other."""
+    if not outcome.transactions:
+        return None
+    return outcome.seconds * 1e6 * outcome.spec.streams / outcome.transactions
+
+
+def _per_second(outcome: Outcome) -> float | None:
+    return outcome.transactions / outcome.seconds if outcome.transactions else None
+
+
+def _of_requests(get: Callable[[Outcome], int]) -> Callable[[Outcome], Value]:
+    return lambda each: get(each) if each.spec.test == "TCP_RR" else None
+
+
+def _of_images(get: Callable[[Outcome], Value]) -> Callable[[Outcome], Value]:
+    return lambda each: get(each) if each.spec.test in IMAGE_TESTS else None
+
+
+def _cpu(end: Callable[[Outcome], End], figure: Callable[[Usage], float | None]) -> Figure:
+    return _mean(lambda each: end(each).measured(figure))
+
+
+def _demand(end: Callable[[Outcome], End], used: Callable[[Usage], float | None]) -> Figure:
+    return _mean(lambda each: each.demand(end(each).measured(used)))
+
+
+def _buffer(
+    prefix: str, end: Callable[[Outcome], End], get: Callable[[Buffers], tuple[int, int]]
+) -> dict[str, Figure]:
     """A socket buffer as asked for, at the start and at the end; of LSS, LSR, RSS or RSR."""
+
+    def of(part: Callable[[Buffers], Value]) -> Figure:
+        def figure(outcome: Outcome) -> Value:
+            buffers = end(outcome).buffers
+            return None if buffers is None else part(buffers)
+
+        return _first(figure)
+
     return {
-        f"{prefix}_SIZE_REQ": _first(f"{end}_buffers.asked"),
-        f"{prefix}_SIZE": _first(f"{end}_buffers.{way}.0"),
-        f"{prefix}_SIZE_END": _first(f"{end}_buffers.{way}.1"),
+        f"{prefix}_SIZE_REQ": of(lambda buffers: buffers.asked),
+        f"{prefix}_SIZE": of(lambda buffers: get(buffers)[0]),
+        f"{prefix}_SIZE_END": of(lambda buffers: get(buffers)[1]),
     }
 
 
-def _calls(local: bool, sending: bool) -> Figure:
-    """Calls of one end in one role; nothing where it does not have that role."""
+def _end(name: str, end: Callable[[Outcome], End]) -> dict[str, Figure]:
+    """The figures that each end has: its CPU, and how it moved the data."""
+    return {
+        f"{name}_CPU_UTIL": _cpu(end, lambda usage: usage.utilisation),
+        f"{name}_CPU_METHOD": _first(lambda _each: "S"),
+        f"{name}_SD": _demand(end, lambda usage: usage.busy),
+        f"{name}_PROC_UTIL": _cpu(end, lambda usage: usage.process_utilisation),
+        f"{name}_PROC_SD": _demand(end, lambda usage: usage.processes),
+        f"{name}_SOFTIRQ_UTIL": _cpu(end, lambda usage: usage.softirq_percent),
+        f"{name}_CPU_COUNT": _whole(lambda each: end(each).measured(lambda usage: usage.cores)),
+        f"{name}_SEND_SIZE": _first(lambda each: end(each).send_size),
+        f"{name}_RECV_SIZE": _first(lambda each: end(each).receive_size),
+        f"{name}_SEND_CALLS": _whole(lambda each: end(each).send_calls),
+        f"{name}_RECV_CALLS": _whole(lambda each: end(each).receive_calls),
+        f"{name}_NODELAY": _first(lambda each: int(each.spec.nodelay)),
+    }
 
-    def figure(summary: Summary, _rate: Rate) -> Value:
-        test = summary.first.spec.test
-        sends = test == "TCP_RR" or (test == "TCP_MAERTS") != local
-        receives = test == "TCP_RR" or (test == "TCP_MAERTS") == local
-        if not (sends if sending else receives):
-            return None
-        return round(summary.mean(lambda each: each.send_calls if sending else each.receive_calls))
 
-    return figure
+def _local(outcome: Outcome) -> End:
+    return outcome.local
 
 
-def _size(local: bool, sending: bool) -> Figure:
-    calls = _calls(local, sending)
-    attribute = "send_size" if sending else "receive_size"
-
-    def figure(summary: Summary, rate: Rate) -> Value:
-        present = calls(summary, rate) is not None
-        return getattr(summary.first, attribute) if present else None
-
-    return figure
+def _remote(outcome: Outcome) -> End:
+    return outcome.remote
 
 
 FIGURES: Mapping[str, Figure] = {
-    "TEST": _first("spec.test"),
+    "TEST": _first(lambda each: each.spec.test),
     "THROUGHPUT": _throughput,
     "THROUGHPUT_UNITS": _units,
-    "ELAPSED_TIME": lambda summary, _rate: summary.mean(lambda each: each.seconds),
-    "DIRECTION": _direction,
-    "PROTOCOL": lambda _summary, _rate: "TCP",
-    "LOCAL_CPU_UTIL": _usage("local", "utilisation"),
-    "LOCAL_CPU_METHOD": lambda _summary, _rate: "S",
-    "LOCAL_SD": _sd("local", "machine"),
-    "LOCAL_PROC_UTIL": _usage("local", "process_utilisation"),
-    "LOCAL_PROC_SD": _sd("local", "process"),
-    "LOCAL_SOFTIRQ_UTIL": _usage("local", "softirq_percent"),
-    "LOCAL_CPU_COUNT": _first("local.cores"),
-    "REMOTE_CPU_UTIL": _usage("remote", "utilisation"),
-    "REMOTE_CPU_METHOD": lambda _summary, _rate: "S",
-    "REMOTE_SD": _sd("remote", "machine"),
-    "REMOTE_PROC_UTIL": _usage("remote", "process_utilisation"),
-    "REMOTE_PROC_SD": _sd("remote", "process"),
-    "REMOTE_SOFTIRQ_UTIL": _usage("remote", "softirq_percent"),
-    "REMOTE_CPU_COUNT": _first("remote.cores"),
-    "SD_UNITS": lambda summary, _rate: (
-        "usec/Tran" if summary.first.spec.test == "TCP_RR" else "usec/KB"
-    ),
+    "ELAPSED_TIME": _mean(lambda each: each.seconds),
+    "DIRECTION": _first(_direction),
+    "PROTOCOL": _first(lambda _each: "TCP"),
+    **_end("LOCAL", _local),
+    **_end("REMOTE", _remote),
+    "SD_UNITS": _first(lambda each: "usec/Tran" if each.spec.counts_transactions else "usec/KB"),
     "CONFIDENCE_LEVEL": lambda summary, _rate: round(summary.level * 100),
     "CONFIDENCE_ITERATION": lambda summary, _rate: len(summary.outcomes),
     "THROUGHPUT_CONFID": lambda summary, _rate: summary.confidence.throughput,
     "LOCAL_CPU_CONFID": lambda summary, _rate: summary.confidence.local_cpu,
     "REMOTE_CPU_CONFID": lambda summary, _rate: summary.confidence.remote_cpu,
-    "LOCAL_SEND_SIZE": _size(local=True, sending=True),
-    "LOCAL_RECV_SIZE": _size(local=True, sending=False),
-    "REMOTE_SEND_SIZE": _size(local=False, sending=True),
-    "REMOTE_RECV_SIZE": _size(local=False, sending=False),
-    "LOCAL_SEND_CALLS": _calls(local=True, sending=True),
-    "LOCAL_RECV_CALLS": _calls(local=True, sending=False),
-    "REMOTE_SEND_CALLS": _calls(local=False, sending=True),
-    "REMOTE_RECV_CALLS": _calls(local=False, sending=False),
-    **_buffer("LSS", "local", "send"),
-    **_buffer("LSR", "local", "receive"),
-    **_buffer("RSS", "remote", "send"),
-    **_buffer("RSR", "remote", "receive"),
-    "LOCAL_NODELAY": lambda summary, _rate: int(summary.first.spec.nodelay),
-    "REMOTE_NODELAY": lambda summary, _rate: int(summary.first.spec.nodelay),
-    "TRANSPORT_MSS": _first("mss"),
-    "TRANSACTION_RATE": lambda summary, _rate: (
-        summary.mean(lambda each: each.rate) if summary.first.spec.test == "TCP_RR" else None
+    **_buffer("LSS", _local, lambda buffers: buffers.send),
+    **_buffer("LSR", _local, lambda buffers: buffers.receive),
+    **_buffer("RSS", _remote, lambda buffers: buffers.send),
+    **_buffer("RSR", _remote, lambda buffers: buffers.receive),
+    "TRANSPORT_MSS": _first(lambda each: each.mss),
+    "TRANSACTION_RATE": _mean(_per_second),
+    "RT_LATENCY": _mean(_latency),
+    "REQUEST_SIZE": _first(_of_requests(lambda each: each.spec.request)),
+    "RESPONSE_SIZE": _first(_of_requests(lambda each: each.spec.response)),
+    # Those netperf has no name for: of image tests.
+    "VIA": _first(lambda each: each.spec.via),
+    "STREAMS": _first(_of_images(lambda each: each.spec.streams)),
+    "IMAGE_SIZE": _first(lambda each: each.image_size),
+    "RANGE_SIZE": _first(
+        lambda each: each.spec.request if each.spec.test == "IMAGE_RANGE" else None
     ),
-    "RT_LATENCY": lambda summary, _rate: (
-        summary.mean(lambda each: each.seconds * 1e6 / each.transactions)
-        if summary.first.transactions
-        else None
-    ),
-    "REQUEST_SIZE": lambda summary, _rate: (
-        summary.first.spec.request if summary.first.spec.test == "TCP_RR" else None
-    ),
-    "RESPONSE_SIZE": lambda summary, _rate: (
-        summary.first.spec.response if summary.first.spec.test == "TCP_RR" else None
-    ),
+    "PAGE_CACHE": _first(_of_images(lambda each: "cold" if each.spec.cold else "hot")),
 }
 
 USUAL = (
     "LSS_SIZE_END", "RSR_SIZE_END", "LOCAL_SEND_SIZE", "ELAPSED_TIME", "THROUGHPUT",
     "THROUGHPUT_UNITS", "LOCAL_CPU_UTIL", "REMOTE_CPU_UTIL", "LOCAL_SD", "REMOTE_SD", "SD_UNITS",
 )  # fmt: skip
+
+MORE = (
+    *(name for name in FIGURES if "PROC" in name or "CALLS" in name or "SOFT" in name),
+    "TRANSACTION_RATE",
+    "RT_LATENCY",
+)
+"""What a table has no column for."""
 
 
 def chosen(text: str) -> list[str]:

@@ -22,20 +22,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from headrace.bench.spec import Spec
 from headrace.errors import ClientError, Error
 from headrace.transfer import linux
 from headrace.transfer.loopback import unpace
 from headrace.transfer.port import WRITABLE, Port, Run
 
-TESTS = (
-    "TCP_STREAM", "TCP_MAERTS", "TCP_SENDFILE", "TCP_SPLICE", "TCP_ZEROCOPY", "TCP_RR",
-)  # fmt: skip
-FROM_FILE = ("TCP_SENDFILE", "TCP_SPLICE")
-
 STALL = 3.0
 """Seconds for which the other end may take or give nothing."""
 
-_ENDLESS = 1 << 62
+ENDLESS = 1 << 62
 
 # Between two looks at the clock: a few calls, and no more than a slow link moves in a moment.
 _TURN = 1 << 20
@@ -45,28 +41,6 @@ _SO_ZEROCOPY = 60
 _MSG_ZEROCOPY = 0x4000000
 
 _STALLED = (errno.EAGAIN, errno.ETIMEDOUT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """One measurement: sizes in bytes, ``seconds`` or ``nbytes`` (transactions of TCP_RR) long.
-
-    ``local_buffer`` and ``remote_buffer`` are for send and receive each; None leaves the system's.
-    """
-
-    test: str
-    seconds: float | None = 10.0
-    nbytes: int | None = None
-    send_size: int | None = None
-    receive_size: int | None = None
-    local_buffer: int | None = None
-    remote_buffer: int | None = None
-    nodelay: bool = False
-    congestion: str | None = None
-    request: int = 1
-    response: int = 1
-    data_port: int = 0
-    sink: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +57,7 @@ class Clock:
 
     def __init__(self, spec: Spec) -> None:
         self.end = float("inf") if spec.seconds is None else time.monotonic() + spec.seconds
-        self.left = _ENDLESS if spec.nbytes is None else spec.nbytes
+        self.left = ENDLESS if spec.nbytes is None else spec.nbytes
 
 
 def prepare(sock: socket.socket, buffer: int | None, spec: Spec) -> None:
@@ -233,6 +207,10 @@ def receive(sock: socket.socket, size: int, sink: str | None) -> Moved:
             calls += 1
             if file is not None:
                 _store(file, buffer[:count], sink)
+    except BaseException:
+        if sink is not None and os.path.isfile(sink):
+            os.unlink(sink)  # half of it is nothing to keep
+        raise
     finally:
         if file is not None:
             os.close(file)

@@ -6,51 +6,19 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Self
 
-from headrace.bench import agent, cpu, raw
+from headrace.bench import agent, cache, cpu, raw
 from headrace.bench.cpu import Usage
-from headrace.bench.raw import Spec
+from headrace.bench.outcome import Buffers, End, Outcome
+from headrace.bench.spec import FROM_FILE, TO_HERE, Spec
 from headrace.bench.wire import PATIENCE, Control, Message
 from headrace.errors import ClientError, ConnectionFailed
 
+_SETTLING = 60.0  # seconds for a file to be on the far end's disk
 _SHUTDOWN = 5.0  # seconds for the far end to take what is on its way, and to say what it saw
-
-
-@dataclass(frozen=True)
-class Buffers:
-    """Bytes of a socket's send and receive buffer: asked for, at the start, at the end."""
-
-    asked: int | None
-    send: tuple[int, int]
-    receive: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One measurement; ``send_calls`` and ``receive_calls`` are of whoever sent and received."""
-
-    spec: Spec
-    bytes: int
-    transactions: int
-    seconds: float
-    send_size: int
-    receive_size: int
-    send_calls: int
-    receive_calls: int
-    mss: int
-    local: Usage
-    remote: Usage
-    local_buffers: Buffers
-    remote_buffers: Buffers
-
-    @property
-    def rate(self) -> float:
-        """Bytes per second; transactions for TCP_RR."""
-        done = self.transactions if self.spec.test == "TCP_RR" else self.bytes
-        return done / self.seconds
 
 
 class FarEnd:
@@ -81,7 +49,13 @@ class FarEnd:
 
     def measure(self, spec: Spec, file: int | None = None) -> Outcome:
         """One measurement; ``file`` is what TCP_SENDFILE and TCP_SPLICE send."""
-        self._control.say(test=asdict(spec))
+        if spec.cold and file is not None:
+            cache.drop(file, "the file to send")
+            size = os.fstat(file).st_size
+            spec = replace(spec, nbytes=min(spec.nbytes or size, size))
+        # What is received at this end is stored at this end.
+        theirs = replace(spec, sink=None) if spec.test in TO_HERE else spec
+        self._control.say(test=asdict(theirs))
         with self._data_connection(spec) as data, raw.met("the far end"):
             began = raw.buffers(data)
             mss = data.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
@@ -103,6 +77,17 @@ class FarEnd:
             "buffers", patience=_SHUTDOWN,
         )  # fmt: skip
         return _outcome(spec, moved, usage, (*began, *ended), mss, said)
+
+    def watch(self, pids: Sequence[int], drop: str | None = None) -> None:
+        """Have the far machine measured, and processes there; ``drop`` is a file there whose pages
+        are not to be in memory."""
+        self._control.say(watch=list(pids), drop=drop)
+        self._control.hear("watching", patience=_SETTLING)
+
+    def watched(self) -> Usage:
+        """What was used since watch()."""
+        self._control.say(stop=True)
+        return _usage(self._control.hear("busy"))
 
     @contextlib.contextmanager
     def _its_own_reason(self) -> Iterator[None]:
@@ -136,10 +121,10 @@ def _do(data: socket.socket, spec: Spec, file: int | None) -> raw.Moved:
     send_buffer, receive_buffer = raw.buffers(data)
     size = spec.send_size or send_buffer
     if spec.test == "TCP_MAERTS":
-        return raw.receive(data, spec.receive_size or receive_buffer, None)
+        return raw.receive(data, spec.receive_size or receive_buffer, spec.sink)
     if spec.test == "TCP_RR":
         return raw.ask(data, spec)
-    if spec.test in raw.FROM_FILE:
+    if spec.test in FROM_FILE:
         if file is None:
             raise ClientError(reason=f"{spec.test} needs a file")
         send = raw.send_file if spec.test == "TCP_SENDFILE" else raw.splice_file
@@ -165,44 +150,65 @@ def _outcome(
     said: Message,
 ) -> Outcome:
     try:
-        remote = Usage(
-            seconds=float(said["seconds"]),
-            cores=int(said["cores"]),
-            busy=float(said["busy"]),
-            softirq=float(said["softirq"]),
-            steal=float(said["steal"]),
-            processes=float(said["processes"]),
-        )
         theirs = [int(size) for size in said["buffers"]]
         far = raw.Moved(int(said["bytes"]), int(said["calls"]), int(said["transactions"]))
     except (ValueError, TypeError, KeyError) as error:
         raise ClientError(reason="the far end says what makes no sense") from error
-    if far.bytes != moved.bytes or len(theirs) != 4 or remote.seconds <= 0:
+    if far.bytes != moved.bytes or len(theirs) != 4:
         raise ClientError(
             reason=f"the ends disagree: {moved.bytes} bytes here, {far.bytes} at the far end"
         )
-    sender, receiver = (far, moved) if spec.test == "TCP_MAERTS" else (moved, far)
-    sending = theirs if spec.test == "TCP_MAERTS" else buffers
-    receiving = buffers if spec.test == "TCP_MAERTS" else theirs
     return Outcome(
         spec=spec,
         bytes=moved.bytes,
         transactions=moved.transactions,
         seconds=usage.seconds,
-        send_size=spec.send_size or sending[0],
-        receive_size=spec.receive_size or receiving[1],
-        send_calls=sender.calls,
-        receive_calls=receiver.calls,
         mss=mss,
-        local=usage,
-        remote=remote,
-        local_buffers=_buffers(spec.local_buffer, buffers),
-        remote_buffers=_buffers(spec.remote_buffer, theirs),
+        local=_end(spec, spec.local_buffer, moved, buffers, usage, near=True),
+        remote=_end(spec, spec.remote_buffer, far, theirs, _usage(said), near=False),
     )
 
 
-def _buffers(asked: int | None, found: tuple[int, ...] | list[int]) -> Buffers:
-    return Buffers(asked, (found[0], found[2]), (found[1], found[3]))
+def _usage(said: Message) -> Usage:
+    """The far end's CPU, by its own word."""
+    try:
+        processes = said["processes"]
+        usage = Usage(
+            seconds=float(said["seconds"]),
+            cores=int(said["cores"]),
+            busy=float(said["busy"]),
+            softirq=float(said["softirq"]),
+            steal=float(said["steal"]),
+            processes=None if processes is None else float(processes),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ClientError(reason="the far end says what makes no sense") from error
+    if not (usage.seconds > 0 and usage.cores > 0):
+        raise ClientError(reason="the far end says what makes no sense")
+    return usage
+
+
+def _end(
+    spec: Spec,
+    asked: int | None,
+    moved: raw.Moved,
+    found: Sequence[int],
+    usage: Usage,
+    *,
+    near: bool,
+) -> End:
+    """One end in the role, or the roles, that the test gives it."""
+    both = spec.test == "TCP_RR"
+    sends = both or near != (spec.test in TO_HERE)
+    receives = both or not sends
+    return End(
+        usage=usage,
+        buffers=Buffers(asked, (found[0], found[2]), (found[1], found[3])),
+        send_size=(spec.send_size or found[0]) if sends else None,
+        send_calls=moved.calls if sends else None,
+        receive_size=(spec.receive_size or found[1]) if receives else None,
+        receive_calls=moved.calls if receives else None,
+    )
 
 
 @contextlib.contextmanager
@@ -241,5 +247,5 @@ def file_to_send(path: str | None, size: int) -> Iterator[int]:
         block = os.urandom(1 << 20)
         for _ in range(-(-size // len(block))):
             file.write(block)
-        file.flush()
+        file.seek(0)
         yield file.fileno()

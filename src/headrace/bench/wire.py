@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace.errors import ClientError, ConnectionFailed
 
-VERSION = 1
+VERSION = 2
 PATIENCE = 5.0
 """Seconds for which an end may be silent when it has something to say."""
 

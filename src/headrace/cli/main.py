@@ -37,7 +37,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "serve": ("server", "serve", "Run the image service."),
     "config": ("recipes", "command", "Write the configuration of a server to run it in or behind."),
     "db": ("database", "command", "Look after a service's database."),
-    "bench": ("bench", "bench", "Measure a link: throughput, CPU utilisation, service demand."),
+    "bench": (
+        "bench",
+        "bench",
+        "Measure a link or an image service: throughput, CPU utilisation, service demand.",
+    ),
     "netserver": ("netserver", "netserver", "Wait at the far end of a link for `headrace bench`."),
     "completion": ("completion", "command", "Write the completion script of a shell."),
     "version": ("version", "version", "Write the version."),

@@ -38,9 +38,9 @@ LEAST_SECRET = 16  # bytes
     help=f"Serve only who has the same secret: at least {LEAST_SECRET} bytes in this file.",
 )
 @click.option(
-    "--sink",
+    "--files",
     is_flag=True,
-    help="Let the near end have data stored in a file of this machine, which it names.",
+    help="Let the near end name files here: to store data in, to drop from the page cache.",
 )
 def netserver(
     *,
@@ -49,7 +49,7 @@ def netserver(
     daemon: bool,
     max_tests: int,
     secret_file: str | None,
-    sink: bool,
+    files: bool,
 ) -> None:
     """Wait at the far end of a link for `headrace bench`.
 
@@ -60,13 +60,13 @@ def netserver(
     from headrace.bench import agent
 
     secret = read_secret(secret_file)
-    if sink and secret is None and not is_loopback(host):
-        raise UsageError(reason="--sink writes files for whoever connects; it wants --secret-file")
+    if files and secret is None and not is_loopback(host):
+        raise UsageError(reason="--files lets whoever connects name files; it wants --secret-file")
     listener = agent.listen(host, port)
     output.note(f"waiting for measurements on {host} port {listener.getsockname()[1]}")
     if daemon:
         _detach()
-    agent.serve(listener, secret=secret, max_tests=max_tests, files=sink)
+    agent.serve(listener, secret=secret, max_tests=max_tests, files=files)
 
 
 def read_secret(file: str | None) -> bytes | None:

@@ -15,7 +15,7 @@ from headrace.cli.text import printable
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from headrace.client import Images
+    from headrace.client import Connection, Images
 
 DEFAULT_URL = "http://127.0.0.1:9292"
 DEFAULT_PORT = 9292
@@ -52,18 +52,23 @@ class Session:
 
     def images(self) -> "Images":
         """The service's images, over a connection that is opened by the first request."""
-        # Only here, so that what needs no service (--help, completion) does not load HTTP.
-        from headrace.client import Connection, Images
+        from headrace.client import Images
 
-        connection = Connection(
+        return Images(self.connection(self.timeout))
+
+    def connection(self, timeout: float) -> "Connection":
+        """A connection to the service, which may do nothing for ``timeout`` seconds."""
+        # Only here, so that what needs no service (--help, completion) does not load HTTP.
+        from headrace.client import Connection
+
+        return Connection(
             self.endpoint(),
             token=self.token or os.environ.get("OS_TOKEN") or None,
-            timeout=self.timeout,
+            timeout=timeout,
             verify=not self.insecure,
             cafile=self.cafile,
             trace=trace if self.debug else None,
         )
-        return Images(connection)
 
 
 class Terminated(KeyboardInterrupt):
@@ -90,11 +95,17 @@ class Seconds(click.FloatRange):
 
 
 class ServiceCommand(click.Command):
-    """A command that takes the session's options too, after its name as before it."""
+    """A command that takes the session's options too, after its name as before it.
+
+    All but those ``left_out``, which mean something else to it.
+    """
+
+    left_out: frozenset[str] = frozenset()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.params += session_options(hidden=True)
+        shared = session_options(hidden=True)
+        self.params += [option for option in shared if option.name not in self.left_out]
 
     def invoke(self, ctx: click.Context) -> Any:
         for number in (signal.SIGTERM, signal.SIGHUP):

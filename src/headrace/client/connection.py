@@ -137,6 +137,14 @@ class Connection:
     ) -> None:
         self.close()
 
+    def open(self) -> None:
+        """Connect now, if it is not connected, and not at the first request."""
+        try:
+            self._ready()
+        except OSError as error:
+            self.close()
+            raise self.failed(error) from error
+
     def close(self) -> None:
         if self._http is not None:
             self._http.close()
@@ -358,6 +366,23 @@ def interim(sock: socket.socket, wait: float) -> bytes:
     if re.match(rb"HTTP/1\.1 100[ \r]", head):
         return head.partition(b"\r\n\r\n")[2]
     return head
+
+
+def split_body(response: http.client.HTTPResponse) -> tuple[bytes, int]:
+    """What http.client has read ahead of a body whose length is known, and how much follows.
+
+    The rest is read from the connection's socket; when that is done, forget_body().
+    """
+    length = response.length or 0
+    ahead = response.fp.peek()[:length] if length else b""
+    response.fp.read(len(ahead))
+    return ahead, length - len(ahead)
+
+
+def forget_body(response: http.client.HTTPResponse) -> None:
+    """Have http.client take the body for read: it was, past its back."""
+    response.length = 0
+    response.close()
 
 
 def error_of(response: http.client.HTTPResponse) -> Error:

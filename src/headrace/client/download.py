@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from headrace.client.connection import JSON, Connection
+from headrace.client.connection import JSON, Connection, forget_body, split_body
 from headrace.client.partial import Expected, Partial, partial_name
 from headrace.errors import (
     ClientError,
@@ -239,15 +239,10 @@ class _Arrival:
         if self._connection.encrypted or response.length is None:
             yield Reader(_Body(response))
             return
-        length = response.length
-        if not length:
-            return
-        ahead = response.fp.peek()[:length]
-        response.fp.read(len(ahead))
+        ahead, left = split_body(response)
         yield ahead
-        yield Stream(sock.fileno(), length - len(ahead), stall=self._connection.timeout)
-        response.length = 0
-        response.close()
+        yield Stream(sock.fileno(), left, stall=self._connection.timeout)
+        forget_body(response)
 
     def _tell(self) -> None:
         for watcher in self._watchers:

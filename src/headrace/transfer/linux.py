@@ -350,6 +350,8 @@ class _Batching:
         if self._on and not self._source.blocking:
             if not self._source.ready(self._source.stall):
                 self._stop()
+                if not self._source.ready(0):  # not even a little
+                    raise self._source.stalled(run)
             return
         self._source.wait(run)
 

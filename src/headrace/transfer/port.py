@@ -86,15 +86,16 @@ class Port:
         means that the kernel has waited that long already.
         """
         if self._kernel_waits:
-            raise self._stalled(run)
+            raise self.stalled(run)
         self.wait_ready(run)
 
     def wait_ready(self, run: Run) -> None:
         """The same where EAGAIN may have come from the other end."""
         if not self.ready(self.stall):
-            raise self._stalled(run)
+            raise self.stalled(run)
 
-    def _stalled(self, run: Run) -> errors.PeerStalled:
+    def stalled(self, run: Run) -> errors.PeerStalled:
+        """The error of having waited for ``stall`` seconds in vain."""
         return errors.PeerStalled(seconds=self.stall, moved=run.moved)
 
     def ready(self, seconds: float | None) -> bool:

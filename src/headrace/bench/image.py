@@ -1,0 +1,241 @@
+"""The image tests: clients of an image service, each in a process of its own.
+
+| test        | a client, again and again            | by                                          |
+|-------------|--------------------------------------|---------------------------------------------|
+| IMAGE_GET   | fetches the whole image              | splice into /dev/null, or copying to memory |
+| IMAGE_PUT   | makes an image, sends its data,      | sendfile, splice through a pipe, or copying |
+|             | deletes it                           |                                             |
+| IMAGE_RANGE | fetches range after range of it      | as IMAGE_GET                                |
+
+The service is any that speaks the OpenStack Image API v2.  What is fetched when the time is up is
+cut short, what is sent has a little longer to be finished and answered.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.process import BaseProcess
+
+from headrace.bench import cache, cpu
+from headrace.bench.outcome import Buffers, End, Outcome
+from headrace.bench.run import FarEnd
+from headrace.bench.spec import TO_HERE, Spec
+from headrace.bench.transfers import (
+    GRACE,
+    UNHURRIED,
+    Counted,
+    Subject,
+    Transfers,
+    call_size,
+    temporary,
+)
+from headrace.bench.wire import PATIENCE
+from headrace.client import Connection, Images
+from headrace.errors import ClientError, Error
+
+Connect = Callable[[float], Connection]
+"""A connection to the service that gives up after so many seconds of nothing."""
+
+
+class Service:
+    """An image service as the other end of measurements.
+
+    ``far`` watches the CPU of the service's machine, and of the processes ``pids`` there if there
+    are any; ``far_file`` is what a cold measurement drops there from the page cache.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        far: FarEnd | None,
+        pids: Sequence[int] = (),
+        far_file: str | None = None,
+    ) -> None:
+        self._connect = connect
+        self._far = far
+        self._pids = pids
+        self._far_file = far_file
+
+    def measure(self, spec: Spec, subject: Subject) -> Outcome:
+        """One measurement, by ``spec.streams`` clients."""
+        dropped = None
+        if spec.cold and spec.test in TO_HERE:
+            dropped = self._far_file
+        elif spec.cold and subject.file is not None:
+            cache.drop(subject.file, "the file to send")
+        with _clients(self._connect, spec, subject) as clients:
+            meter = cpu.Meter([client.pid for client in clients])
+            if self._far is not None:
+                self._far.watch(self._pids, dropped)
+            meter.start()
+            for client in clients:
+                client.go()
+            counted = [client.counted(spec) for client in clients]
+            usage = meter.stop()
+            remote = None if self._far is None else self._far.watched()
+        return _outcome(spec, subject, counted, usage, remote)
+
+
+def _outcome(
+    spec: Spec,
+    subject: Subject,
+    counted: Sequence[Counted],
+    usage: cpu.Usage,
+    remote: cpu.Usage | None,
+) -> Outcome:
+    first = counted[0].buffers
+    calls = sum(each.calls for each in counted)
+    here = spec.test in TO_HERE
+    return Outcome(
+        spec=spec,
+        bytes=sum(each.bytes for each in counted),
+        transactions=sum(each.transactions for each in counted),
+        seconds=usage.seconds,
+        mss=counted[0].mss,
+        image_size=subject.size,
+        local=End(
+            usage=usage,
+            buffers=Buffers(spec.local_buffer, (first[0], first[2]), (first[1], first[3])),
+            send_size=None if here else call_size(spec),
+            send_calls=None if here else calls,
+            receive_size=call_size(spec) if here else None,
+            receive_calls=calls if here else None,
+        ),
+        remote=End(usage=remote),
+    )
+
+
+# --- the near end's side of each client
+
+
+class _Client:
+    """A client's process, as its parent sees it."""
+
+    def __init__(self, process: BaseProcess, pipe: Pipe) -> None:
+        self._process = process
+        self._pipe = pipe
+        assert process.pid is not None
+        self.pid = process.pid
+
+    def await_ready(self) -> None:
+        self._hear(UNHURRIED)
+
+    def go(self) -> None:
+        with contextlib.suppress(OSError):  # it is gone: counted() says so
+            self._pipe.send(None)
+
+    def counted(self, spec: Spec) -> Counted:
+        patience = None if spec.seconds is None else spec.seconds + GRACE + 1.5
+        found = self._hear(patience)
+        assert isinstance(found, Counted)
+        return found
+
+    def _hear(self, patience: float | None) -> object:
+        try:
+            if not self._pipe.poll(patience):
+                raise ClientError(reason="a client of the measurement does not come to an end")
+            said = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise ClientError(reason="a client of the measurement died") from error
+        if isinstance(said, str):
+            raise ClientError(reason=said)
+        return said
+
+    def end(self) -> None:
+        self._pipe.close()
+        self._process.terminate()
+        self._process.join(GRACE + 2)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+@contextlib.contextmanager
+def _clients(connect: Connect, spec: Spec, subject: Subject) -> Iterator[list[_Client]]:
+    """Clients that are connected and wait for the word to go."""
+    fork = multiprocessing.get_context("fork")
+    clients: list[_Client] = []
+    try:
+        for number in range(spec.streams):
+            ours, theirs = fork.Pipe()
+            process = fork.Process(
+                target=_live, args=(theirs, connect, spec, subject, number), daemon=True
+            )
+            process.start()
+            theirs.close()
+            clients.append(_Client(process, ours))
+        for client in clients:
+            client.await_ready()
+        yield clients
+    finally:
+        for client in clients:
+            client.end()
+
+
+# --- a client
+
+
+def _live(pipe: Pipe, connect: Connect, spec: Spec, subject: Subject, number: int) -> None:
+    """A client's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent's business
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    patience = UNHURRIED if spec.seconds is None else GRACE
+    with contextlib.suppress(EOFError, BrokenPipeError), connect(patience) as connection:
+        try:
+            transfers = Transfers(connection, spec, subject, number)
+            signal.signal(signal.SIGTERM, lambda _number, _frame: transfers.stop())
+            pipe.send(None)
+            while not pipe.poll(1.0):
+                if transfers.orphaned:
+                    return
+            pipe.recv()
+            pipe.send(transfers.work())
+        except Error as error:
+            pipe.send(str(error))
+
+
+# --- what is fetched
+
+
+def file_to_send(file: int) -> Subject:
+    """The file of IMAGE_PUT."""
+    size = os.fstat(file).st_size
+    if not size:
+        raise ClientError(reason="the file to send is empty")
+    return Subject(size, file=file)
+
+
+@contextlib.contextmanager
+def image_to_fetch(
+    connect: Connect,
+    image_id: str | None,
+    file: Callable[[], contextlib.AbstractContextManager[int]],
+) -> Iterator[Subject]:
+    """The image, or one that is made of ``file`` and deleted afterwards."""
+    with connect(PATIENCE) as connection:
+        images = Images(connection)
+        if image_id is not None:
+            yield Subject(_size_of(images.show(image_id)), image_id)
+            return
+        with temporary(images) as made:
+            with file() as fd:
+                images.upload(made, fd)
+            yield Subject(_size_of(images.show(made)), made)
+
+
+def _size_of(record: dict[str, object]) -> int:
+    size = record.get("size")
+    if record.get("status") != "active" or not isinstance(size, int) or not size:
+        raise ClientError(reason="the image has no data that could be fetched")
+    return size
+
+
+def is_here(connect: Connect) -> bool:
+    """Whether the service runs on this machine: a connection to it has one address."""
+    with connect(PATIENCE) as connection:
+        connection.open()
+        sock = connection.socket
+        return bool(sock.getpeername()[0] == sock.getsockname()[0])
