@@ -303,8 +303,16 @@ def test_the_help_has_the_tests_own_options() -> None:
     assert "Bytes of one send" in text
 
 
+def test_sendfile_costs_less_than_send() -> None:
+    """The thread's example, in pairs; `make bench ONLY=link` says how much less."""
+    words = ("--compare", "TCP_SENDFILE,TCP_STREAM", "-l", "0.7", "-i", "3,3", "-c", "-C", "--json")
+    sendfile, stream = json.loads(bench(*words, "--", "-m", "64K").stdout)["results"]
+    # The process's, since the machine's is that of the other tests as well.
+    assert sendfile["LOCAL_PROC_SD"] < stream["LOCAL_PROC_SD"]
+
+
 def test_across_two_network_namespaces() -> None:
-    """Another address, the same machine: its other end is no stranger."""
+    """Another address, the same machine: its other end is no stranger, and nobody is paced."""
     require_root()
     require_command("ip")
     with namespaces.joined() as hosts:
@@ -319,19 +327,22 @@ def test_across_two_network_namespaces() -> None:
                 assert "waiting" in server.stderr.readline()
                 done = subprocess.run(
                     [*hosts.words("near"), COMMAND, "bench", "-H", hosts.address, "-c", "-C",
-                     "-t", "TCP_STREAM,TCP_SENDFILE", "-l", "-64M", "--json", "--", "-m", "64K"],
+                     "--compare", "TCP_SENDFILE,TCP_STREAM", "-l", "0.7", "-i", "3,3", "--json",
+                     "--", "-m", "64K"],
                     capture_output=True, text=True, timeout=GUARD,
                     env=environment() | {"PATH": namespaces.environment()["PATH"]},
                 )  # fmt: skip
             finally:
                 server.kill()
     assert done.returncode == 0, done.stderr
-    stream, sendfile = json.loads(done.stdout)
+    sendfile, stream = json.loads(done.stdout)["results"]
     assert (stream["TEST"], sendfile["TEST"]) == ("TCP_STREAM", "TCP_SENDFILE")
     for found in (stream, sendfile):
         assert found["TRANSPORT_MSS"] < 1500
         assert found["local_facts"]["boot"] == found["remote_facts"]["boot"]
         assert "veth0" in found["local_facts"]["MTU"]
+        assert found["LOCAL_CONG_CONTROL"] == found["REMOTE_CONG_CONTROL"] != "bbr"
+    assert sendfile["LOCAL_PROC_SD"] < stream["LOCAL_PROC_SD"]
 
 
 # Secrets and limits
@@ -477,7 +488,7 @@ def _lies(control: Control) -> None:
             pass
     control.say(
         bytes=1 << 40, calls=1, transactions=0, seconds=1, cores=1, busy=1, softirq=0, steal=0,
-        processes=1, buffers=[1, 1, 1, 1],
+        processes=1, buffers=[1, 1, 1, 1], congestion="reno",
     )  # fmt: skip
 
 

@@ -171,7 +171,6 @@ def _measure(control: Control, sock: socket.socket, spec: Spec, files: bool) -> 
         data.close()
         raise ClientError(reason="somebody else came to the data connection")
     with data, raw.met("the data connection"):
-        raw.settle(data, peer[0], spec)
         raw.limit(data)
         began = raw.buffers(data)
         meter = cpu.Meter()
@@ -179,12 +178,13 @@ def _measure(control: Control, sock: socket.socket, spec: Spec, files: bool) -> 
         control.say(ready=True)
         moved = _do(data, spec)
         usage = meter.stop()
-        ended = raw.buffers(data)
+        ended, chosen = raw.buffers(data), raw.congestion(data)
     control.say(
         bytes=moved.bytes,
         calls=moved.calls,
         transactions=moved.transactions,
         buffers=[*began, *ended],
+        congestion=chosen,
         **asdict(usage),
     )
 

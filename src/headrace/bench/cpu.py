@@ -8,7 +8,7 @@ import itertools
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,8 @@ _CUTIME, _CSTIME = 13, 14
 # How often a family is read again that changed while it was read.
 _TRIES = 50
 
-_UNKNOWN = "unknown"
+UNKNOWN = "unknown"
+CONGESTION = "congestion control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,21 +213,26 @@ def facts() -> dict[str, str]:
     """What figures were taken on; "unknown" where the system does not say."""
     return {
         "kernel": " ".join((platform.system(), platform.release(), platform.machine())),
-        "processor": _field("/proc/cpuinfo", "model name") or platform.machine() or _UNKNOWN,
+        "processor": _field("/proc/cpuinfo", "model name") or platform.machine() or UNKNOWN,
         "cores": str(read_machine().cores),
         "memory": _memory(),
-        "congestion control": _read("/proc/sys/net/ipv4/tcp_congestion_control") or _UNKNOWN,
-        "MTU": _mtu() or _UNKNOWN,
+        CONGESTION: _read("/proc/sys/net/ipv4/tcp_congestion_control") or UNKNOWN,
+        "MTU": _mtu() or UNKNOWN,
         "Python": platform.python_version(),
         "Headrace": __version__,
-        # Two ends that have it in common are on one machine, whatever their addresses.
-        "boot": _read("/proc/sys/kernel/random/boot_id") or _UNKNOWN,
+        "boot": _read("/proc/sys/kernel/random/boot_id") or UNKNOWN,
     }
+
+
+def one_machine(near: Mapping[str, str], far: Mapping[str, str]) -> bool:
+    """Whether these are facts of the same machine, booted once."""
+    boot = near.get("boot", UNKNOWN)
+    return boot != UNKNOWN and boot == far.get("boot")
 
 
 def _memory() -> str:
     kilobytes = _field("/proc/meminfo", "MemTotal").partition(" ")[0]
-    return f"{int(kilobytes) * _KB / _GIB:.1f} GiB" if kilobytes else _UNKNOWN
+    return f"{int(kilobytes) * _KB / _GIB:.1f} GiB" if kilobytes else UNKNOWN
 
 
 def _mtu() -> str:

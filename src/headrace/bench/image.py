@@ -99,6 +99,7 @@ def _outcome(
         local=End(
             usage=usage,
             buffers=Buffers(spec.local_buffer, (first[0], first[2]), (first[1], first[3])),
+            congestion=counted[0].congestion,
             send_size=None if here else call_size(spec),
             send_calls=None if here else calls,
             receive_size=call_size(spec) if here else None,

@@ -106,6 +106,7 @@ def _end(name: str, end: Callable[[Outcome], End]) -> dict[str, Figure]:
         f"{name}_RECV_SIZE": _first(lambda each: end(each).receive_size),
         f"{name}_SEND_CALLS": _whole(lambda each: end(each).send_calls),
         f"{name}_RECV_CALLS": _whole(lambda each: end(each).receive_calls),
+        f"{name}_CONG_CONTROL": _first(lambda each: end(each).congestion),
         f"{name}_NODELAY": _first(lambda each: int(each.spec.nodelay)),
     }
 

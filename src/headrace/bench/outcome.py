@@ -27,6 +27,7 @@ class End:
 
     usage: Usage | None = None
     buffers: Buffers | None = None
+    congestion: str | None = None
     send_size: int | None = None
     send_calls: int | None = None
     receive_size: int | None = None

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from headrace.bench.spec import Spec
 from headrace.errors import ClientError, Error
 from headrace.transfer import linux
-from headrace.transfer.loopback import unpace
 from headrace.transfer.port import WRITABLE, Port, Run
 
 STALL = 3.0
@@ -76,21 +75,18 @@ def prepare(sock: socket.socket, buffer: int | None, spec: Spec) -> None:
             ) from error
 
 
-def settle(sock: socket.socket, peer: str, spec: Spec) -> None:
-    """Have a connection within this machine not be paced, as Headrace's own are not.
-
-    BBR paces by timers, which on loopback cost more than sending; unless one was asked for.
-    """
-    if spec.congestion is None:
-        unpace(sock, peer)
-
-
 def limit(sock: socket.socket) -> None:
     """Have the kernel end a call that moves nothing for STALL seconds; no poll before each."""
     sock.setblocking(True)
     patience = struct.pack("ll", int(STALL), int(STALL % 1 * 1e6))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+
+
+def congestion(sock: socket.socket) -> str:
+    """The congestion control that the socket's connection has."""
+    name = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    return name.rstrip(b"\0").decode("ascii", "replace")
 
 
 def buffers(sock: socket.socket) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from headrace.bench.spec import FROM_FILE, TO_HERE, Spec
 from headrace.bench.wire import PATIENCE, Control, Message
 from headrace.errors import ClientError, ConnectionFailed
 
+_UNPACED = "reno"  # in every kernel, and nobody needs a privilege to choose it
 _SETTLING = 60.0  # seconds for a file to be on the far end's disk
 _SHUTDOWN = 5.0  # seconds for the far end to take what is on its way, and to say what it saw
 
@@ -53,6 +54,7 @@ class FarEnd:
             cache.drop(file, "the file to send")
             size = os.fstat(file).st_size
             spec = replace(spec, nbytes=min(spec.nbytes or size, size))
+        spec = self._unpaced(spec)
         # What is received at this end is stored at this end.
         theirs = replace(spec, sink=None) if spec.test in TO_HERE else spec
         self._control.say(test=asdict(theirs))
@@ -71,12 +73,24 @@ class FarEnd:
                     if spec.test != "TCP_RR":
                         _await_end(data)
             usage = replace(meter.stop(), processes=time.process_time() - own)
-            ended = raw.buffers(data)
+            ended, chosen = raw.buffers(data), raw.congestion(data)
         said = self._control.hear(
             "bytes", "calls", "seconds", "cores", "busy", "softirq", "steal", "processes",
-            "buffers", patience=_SHUTDOWN,
+            "buffers", "congestion", patience=_SHUTDOWN,
         )  # fmt: skip
-        return _outcome(spec, moved, usage, (*began, *ended), mss, said)
+        return _outcome(spec, moved, usage, (*began, *ended), mss, chosen, said)
+
+    def _unpaced(self, spec: Spec) -> Spec:
+        """Have a connection within this machine not be paced, unless that was asked for.
+
+        BBR paces by timers, which cost more than sending where there is no network; Headrace's own
+        connections over loopback are not paced either.
+        """
+        ours = cpu.facts()
+        paced = any("bbr" in facts.get(cpu.CONGESTION, "") for facts in (ours, self.facts))
+        if spec.congestion is None and paced and cpu.one_machine(ours, self.facts):
+            return replace(spec, congestion=_UNPACED)
+        return spec
 
     def watch(self, pids: Sequence[int], drop: str | None = None) -> None:
         """Have the far machine measured, and processes there; ``drop`` is a file there whose pages
@@ -113,7 +127,6 @@ class FarEnd:
                 raise ConnectionFailed(
                     url=f"{self.host} port {port}", reason=error.strerror or str(error)
                 ) from error
-            raw.settle(data, self._sock.getpeername()[0], spec)
             yield data
 
 
@@ -147,6 +160,7 @@ def _outcome(
     usage: Usage,
     buffers: tuple[int, ...],
     mss: int,
+    congestion: str,
     said: Message,
 ) -> Outcome:
     try:
@@ -164,8 +178,8 @@ def _outcome(
         transactions=moved.transactions,
         seconds=usage.seconds,
         mss=mss,
-        local=_end(spec, spec.local_buffer, moved, buffers, usage, near=True),
-        remote=_end(spec, spec.remote_buffer, far, theirs, _usage(said), near=False),
+        local=_end(spec, moved, usage, buffers, congestion, near=True),
+        remote=_end(spec, far, _usage(said), theirs, str(said["congestion"]), near=False),
     )
 
 
@@ -190,10 +204,10 @@ def _usage(said: Message) -> Usage:
 
 def _end(
     spec: Spec,
-    asked: int | None,
     moved: raw.Moved,
-    found: Sequence[int],
     usage: Usage,
+    found: Sequence[int],
+    congestion: str,
     *,
     near: bool,
 ) -> End:
@@ -201,9 +215,11 @@ def _end(
     both = spec.test == "TCP_RR"
     sends = both or near != (spec.test in TO_HERE)
     receives = both or not sends
+    asked = spec.local_buffer if near else spec.remote_buffer
     return End(
         usage=usage,
         buffers=Buffers(asked, (found[0], found[2]), (found[1], found[3])),
+        congestion=congestion,
         send_size=(spec.send_size or found[0]) if sends else None,
         send_calls=moved.calls if sends else None,
         receive_size=(spec.receive_size or found[1]) if receives else None,

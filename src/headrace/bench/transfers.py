@@ -49,6 +49,7 @@ class Counted:
     calls: int
     transactions: int
     mss: int
+    congestion: str
     buffers: tuple[int, int, int, int]
 
 
@@ -85,6 +86,7 @@ class Transfers:
         self._settle()
         self._began = raw.buffers(connection.socket)
         self._mss = connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+        self._congestion = raw.congestion(connection.socket)
 
     def work(self) -> Counted:
         """Everything until the time or the bytes are over."""
@@ -100,7 +102,12 @@ class Transfers:
             with contextlib.suppress(ConnectionFailed):  # it was cut
                 ended = raw.buffers(connection.socket)
         return Counted(
-            self._run.moved, self._run.calls, self._transactions, self._mss, (*self._began, *ended)
+            bytes=self._run.moved,
+            calls=self._run.calls,
+            transactions=self._transactions,
+            mss=self._mss,
+            congestion=self._congestion,
+            buffers=(*self._began, *ended),
         )
 
     @property

@@ -130,7 +130,7 @@ class Bench(ServiceCommand):
 @click.argument("test_words", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF THE TEST]")
 @click.pass_obj
 def bench(session: Session, /, **given: Any) -> None:
-    """Measure a link or an image service: throughput, CPU utilisation, service demand.
+    """Measure a link, or an image service, netperf's way.
 
     Service demand is what counts: CPU time for each KB moved, in µs, of the whole machine.  As in
     netperf, options before -- are of all tests, options after it of the test.

@@ -164,7 +164,7 @@ class Results:
                 f"the far end's {_percent(found.remote_cpu)}"
             )
         if asked.local_cpu or asked.remote_cpu:
-            here = self._far is not None and cpu.facts()["boot"] == self._far.facts.get("boot")
+            here = self._far is not None and cpu.one_machine(cpu.facts(), self._far.facts)
             for end, share in summary.disturbance(here).items():
                 lines.append(
                     f"{share:.0%} of the {end} machine's busy time was not this measurement's"

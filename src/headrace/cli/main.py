@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "bench": (
         "bench",
         "bench",
-        "Measure a link or an image service: throughput, CPU utilisation, service demand.",
+        "Measure a link, or an image service, netperf's way.",
     ),
     "netserver": ("netserver", "netserver", "Wait at the far end of a link for `headrace bench`."),
     "completion": ("completion", "command", "Write the completion script of a shell."),
