@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from headrace.bench import raw, run
 from headrace.bench.spec import RAW_TESTS, Spec
 from headrace.bench.wire import VERSION, Control
 from headrace.errors import ClientError, ConnectionFailed, Error
+from tests.cli.terminal import on_terminal
 from tests.needs import require_command, require_root, require_strace
 from tools import namespaces, strace
 from tools.serving import COMMAND, environment
@@ -269,6 +271,29 @@ def test_two_tests_in_turn(port: int) -> None:
     assert (name, sign, len(pairs)) == ("throughput", "±", 3)
     found = [float(each.strip("()")) for each in pairs]
     assert float(mean) == pytest.approx(sum(found) / 3, abs=0.01)
+
+
+def test_on_a_terminal_it_says_what_it_is_doing(port: int) -> None:
+    words = ["bench", "-H", "127.0.0.1", "-p", str(port), "-l", "-1M", "-i", "3,3", "-P", "0"]
+    status, text = on_terminal([*words, "-t", "TCP_STREAM,TCP_MAERTS"], {})
+    assert status == 0
+    for said in ("TCP_STREAM", "0/6", "2/6", "TCP_MAERTS", "5/6"):
+        assert said in text
+    # A result stands on a line of its own.
+    assert (
+        len([line for line in text.splitlines() if re.match(r"(\x1b\S*)?\d+ +\d+ +\d+", line)]) == 2
+    )
+
+
+def test_a_report(port: int, tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    words = ("-H", "127.0.0.1", "-p", str(port), "-l", "-1M", "--sweep", "-m", "4K..16K")
+    done = bench(*words, "--report", page)
+    assert done.stderr == f"headrace: the report is in {page}\n"
+    text = page.read_text()
+    assert text.count("<svg") == 1
+    assert all(f"<td>{size}</td>" in text for size in (4096, 8192, 16384))
+    assert os.uname().release in text
 
 
 def test_without_a_far_end_it_has_its_own() -> None:

@@ -65,6 +65,10 @@ def test_commands_keys_values_and_images_are_offered(
     assert complete(f"headrace show {image_id[:30]}", url) == [image_id]
     assert complete(f"headrace show {name}", url) == [name]
     assert image_id in complete("headrace delete ", url)
+    assert complete("headrace bench -t TCP_S", url) == ["TCP_STREAM", "TCP_SENDFILE", "TCP_SPLICE"]
+    assert complete("headrace bench -t TCP_RR,image_p", url) == ["TCP_RR,IMAGE_PUT"]
+    assert complete("headrace bench --via sendfile,c", url) == ["sendfile,copy"]
+    assert image_id in complete("headrace bench --image ", url)
     with peer() as gone:
         pass
     assert complete(f"headrace -U {gone.url} show ", url) == []

@@ -157,10 +157,15 @@ def _plots(summaries: Sequence[Summary], rate: Rate) -> list[str]:
         "streams": lambda spec: spec.streams,
     }
     found = []
-    for label, where in by.items():
-        if len({where(each.first.spec) for each in summaries}) > 1:
-            found.append(_plot(summaries, rate, label, where))
-    return found or [_plot(summaries, rate, "", None)]
+    for transactions in (True, False):  # they have units of their own
+        some = [each for each in summaries if each.first.spec.counts_transactions == transactions]
+        rows = [
+            _plot(some, rate, label, where)
+            for label, where in by.items()
+            if len({where(each.first.spec) for each in some}) > 1
+        ]
+        found += rows or ([_plot(some, rate, "", None)] if some else [])
+    return found
 
 
 def _size(spec: Spec) -> float | None:
@@ -181,11 +186,12 @@ def _plot(
     mpl.use("svg")
     from matplotlib import pyplot
 
-    mpl.rcParams |= {"svg.hashsalt": "headrace", "font.size": 9, "axes.grid": True}
-    mpl.rcParams |= {"grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
+    mpl.rcParams |= {"svg.hashsalt": "headrace", "svg.fonttype": "none", "font.size": 9}
+    mpl.rcParams |= {"axes.grid": True, "grid.alpha": 0.3}
+    mpl.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
     kinds = [
         (name, unit, get)
-        for name, unit, get in _kinds(rate)
+        for name, unit, get in _kinds(summaries[0].first.spec, rate)
         if any(each.series(get) for each in summaries)
     ]
     figure, axes = pyplot.subplots(
@@ -212,11 +218,15 @@ def _plot(
 Get = Callable[[Outcome], float | None]
 
 
-def _kinds(rate: Rate) -> list[tuple[str, str, Get]]:
+def _kinds(spec: Spec, rate: Rate) -> list[tuple[str, str, Get]]:
+    """What is drawn: its title, its unit, the figure of one measurement."""
+    speed, demand = rate.label, "µs/KB"
+    if spec.counts_transactions:
+        speed, demand = "per second", "µs/transaction"
     return [
-        ("Throughput", rate.label, lambda each: _throughput(each, rate)),
-        ("Service demand, near end", "µs/KB", lambda each: _demand(each, each.local.usage)),
-        ("Service demand, far end", "µs/KB", lambda each: _demand(each, each.remote.usage)),
+        ("Throughput", speed, lambda each: _throughput(each, rate)),
+        ("Service demand, near end", demand, lambda each: _demand(each, each.local.usage)),
+        ("Service demand, far end", demand, lambda each: _demand(each, each.remote.usage)),
     ]
 
 

@@ -9,8 +9,9 @@ import click
 
 from headrace.bench import image, omni, run
 from headrace.bench.outcome import Outcome
-from headrace.bench.spec import FROM_FILE, IMAGE_TESTS, TO_HERE, Spec
+from headrace.bench.spec import FROM_FILE, IMAGE_TESTS, TESTS, TO_HERE, WAYS, Spec
 from headrace.bench.summary import Summary
+from headrace.cli import completion
 from headrace.cli.bench_results import Results
 from headrace.cli.bench_wishes import SWEEP, Wishes, wishes
 from headrace.cli.session import ServiceCommand, Session
@@ -66,6 +67,7 @@ class Bench(ServiceCommand):
 )  # fmt: skip
 @click.option(
     "-t", "tests", default="TCP_STREAM", show_default=True, metavar="TEST[,TEST…]",
+    shell_complete=completion.listed(TESTS),
     help="TCP_STREAM, TCP_MAERTS, TCP_SENDFILE, TCP_SPLICE, TCP_ZEROCOPY, TCP_RR; of an image "
     "service: IMAGE_GET, IMAGE_PUT, IMAGE_RANGE.",
 )  # fmt: skip
@@ -85,7 +87,7 @@ class Bench(ServiceCommand):
     help="How sure: 95 or 99 %, and how wide the interval may be, in % of the mean [99,5].",
 )  # fmt: skip
 @click.option(
-    "--compare", metavar="TEST,TEST",
+    "--compare", metavar="TEST,TEST", shell_complete=completion.listed(TESTS),
     help="Take two tests in turn, five times or as -i says, and give the ratio pair by pair; "
     "TEST:WAY is an image test by a way of its own.",
 )  # fmt: skip
@@ -109,7 +111,7 @@ class Bench(ServiceCommand):
     help="Drop what is read from the page cache first, and read it once.",
 )  # fmt: skip
 @click.option(
-    "--via", metavar="WAY[,WAY…]",
+    "--via", metavar="WAY[,WAY…]", shell_complete=completion.listed(WAYS["IMAGE_PUT"]),
     help="How image tests move bytes here: sendfile (IMAGE_PUT), splice, copy.",
 )  # fmt: skip
 @click.option(
@@ -117,7 +119,12 @@ class Bench(ServiceCommand):
     help="Clients of an image test at once.",
 )  # fmt: skip
 @click.option("--slow", metavar="SIZE", help="Bytes a second that each client takes at most.")
-@click.option("--image", metavar="ID", help="The image to fetch [one made of -F, then deleted].")
+@click.option(
+    "--image",
+    metavar="ID",
+    shell_complete=completion.images,
+    help="The image to fetch [one made of -F, then deleted].",
+)
 @click.option(
     "--far-pid", "far_pids", type=click.IntRange(1), multiple=True, metavar="PID",
     help="A process of the service, on the far end's machine, to be told apart (with children).",

@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -149,6 +149,24 @@ def filters(
 ) -> list[CompletionItem]:
     """Keys and values of what selects images."""
     return _words(incomplete, FILTERS, FILTER_VALUES)
+
+
+def listed(
+    names: Iterable[str],
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Offers ``names`` for the last word of a list that commas part."""
+
+    def offered(
+        _context: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        before, comma, start = incomplete.rpartition(",")
+        return [
+            CompletionItem(f"{before}{comma}{name}")
+            for name in names
+            if name.lower().startswith(start.lower())
+        ]
+
+    return offered
 
 
 def _words(
