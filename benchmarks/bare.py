@@ -1,9 +1,10 @@
 """The bare loop: the least a server in Python can do to send a file by sendfile.
 
-``python -m benchmarks.bare DIRECTORY`` serves the files of DIRECTORY by their names, a thread a
-connection, and prints its port.  It checks nothing: it is a yardstick.
+``python -m benchmarks.bare DIRECTORY`` serves the files of DIRECTORY as images, their names as
+ids, a thread a connection, and prints its port.  It checks nothing: it is a yardstick.
 """
 
+import json
 import os
 import socket
 import sys
@@ -25,8 +26,20 @@ def _serve(sock: socket.socket, directory: Path) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with sock:
         while head := _read_head(sock):
-            name = head.split(b" ", 2)[1].decode().rpartition("/")[2]
-            _send(sock, directory / name)
+            path = head.split(b" ", 2)[1].decode()
+            name, _, rest = path.removeprefix("/v2/images/").partition("/")
+            if rest == "file":
+                _send(sock, directory / name)
+            elif path.startswith("/v2/images/"):
+                size = (directory / name).stat().st_size
+                _answer(sock, {"id": name, "status": "active", "size": size})
+            else:
+                _answer(sock, {"images": []})
+
+
+def _answer(sock: socket.socket, found: object) -> None:
+    body = json.dumps(found).encode()
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
 def _read_head(sock: socket.socket) -> bytes:

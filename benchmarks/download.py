@@ -5,29 +5,20 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import cpu, glance, imageapi, network, processes
+from benchmarks import glance, imageapi, network, processes, tool
 from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved, random_file, warm
-from benchmarks.row import GIB, KIB, MB, Row, Target, ratio_at_most
+from benchmarks.row import GIB, Row, Target, ratio_at_most
+from benchmarks.tool import Sample
 from tools.hosts import free_port
 from tools.serving import serving
 
 # Streams, and how many measurements a round: a single download is over soon, and its cost varies.
 STREAMS = {1: 3, 8: 1}
 _BARE, _GLANCE = "bare sendfile loop", "Glance 33"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One download: µs/KB of the server and of the whole machine, and MB/s."""
-
-    demand: float
-    machine: float
-    rate: float
 
 
 def run(plan: Plan) -> list[Row]:
@@ -39,8 +30,8 @@ def run(plan: Plan) -> list[Row]:
         with network.under(congestion), _servers(directory) as servers:
             for streams, measurements in STREAMS.items():
                 measures: dict[str, Callable[[], Sample]] = {
-                    name: partial(_download, server, path, streams)
-                    for name, (server, path) in servers.items()
+                    name: partial(tool.get, server, image, GIB, streams)
+                    for name, (server, image) in servers.items()
                 }
                 taken = interleaved(measurements * plan.rounds, measures)
                 rows += _rows(f"download, {congestion}, streams: {streams}", taken)
@@ -68,15 +59,15 @@ def _rows(name: str, taken: dict[str, list[Sample]]) -> list[Row]:
 
 @contextlib.contextmanager
 def _servers(directory: Path) -> Iterator[dict[str, tuple[Server, str]]]:
-    """The three servers and the path of the image at each."""
+    """The three servers and the image's id at each."""
     source = directory / "image"
     random_file(source, GIB)
     glance.prepare(directory / "glance", free_port())
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(serving(directory / "headrace"))
         peer = stack.enter_context(glance.serving(directory / "glance"))
-        image = _put(ours, source)
-        same = _put(peer, source)
+        image = imageapi.put(ours, source)
+        same = imageapi.put(peer, source)
         source.unlink()
         file = ours.image_dir / image
         # Literally the same file: how its pages lie in memory decides over part of the cost.
@@ -85,26 +76,7 @@ def _servers(directory: Path) -> Iterator[dict[str, tuple[Server, str]]]:
         warm(file)
         bare = stack.enter_context(processes.yardstick("bare", ours.image_dir))
         yield {
-            "Headrace": (ours, imageapi.data_path(image)),
-            _BARE: (bare, f"/{image}"),
-            _GLANCE: (peer, imageapi.data_path(same)),
+            "Headrace": (ours, image),
+            _BARE: (bare, image),
+            _GLANCE: (peer, same),
         }
-
-
-def _put(server: Server, source: Path) -> str:
-    image = imageapi.create(server)
-    processes.result("sender", str(server.port), imageapi.data_path(image), source)
-    imageapi.require_active(server, image, source.stat().st_size)
-    return image
-
-
-def _download(server: Server, path: str, streams: int) -> Sample:
-    before = cpu.busy()
-    got, spent = cpu.during(
-        server, lambda: processes.result("sink", str(server.port), path, str(streams))
-    )
-    size = got["bytes"]
-    if size != streams * GIB:
-        raise RuntimeError(f"{size} bytes came instead of {streams} times {GIB}")
-    kib = size / KIB
-    return Sample(spent / kib, (cpu.busy() - before) * 1e6 / kib, size / MB / got["seconds"])

@@ -19,10 +19,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks import cpu, glance, imageapi, network, processes, stages, static
+from benchmarks import cpu, glance, imageapi, network, processes, stages, static, tool
 from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved, random_file, settle, warm
-from benchmarks.row import GIB, KIB, MB, MIB, Row, ratio_at_most
+from benchmarks.row import GIB, KIB, MIB, Row, ratio_at_most
+from benchmarks.tool import Sample
 from tools import hosts
 from tools.serving import family
 
@@ -39,19 +40,11 @@ _SETTLED = 3.0
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One download: µs/KB of all processes, and MB/s."""
-
-    demand: float
-    rate: float
-
-
-@dataclass(frozen=True)
 class Deployment:
-    """A server, and the path of the image there."""
+    """A server, and the image's id there."""
 
     server: Server
-    path: str
+    image: str
 
 
 def run(plan: Plan) -> list[Row]:
@@ -123,17 +116,12 @@ def _uploads(plan: Plan, source: Path) -> list[Row]:
 
 def _upload(host: hosts.Host, source: Path) -> tuple[float, float]:
     """µs/KB of Headrace's processes, and of nginx's too."""
-    image = imageapi.create(host)
-    path = imageapi.data_path(image)
-    settle()
     ours = family(host.place.processes["headrace"].pid)
+    settle()
     before = cpu.used(ours)
-    _, spent = cpu.during(host, lambda: processes.result("sender", str(host.port), path, source))
+    both = tool.put(host, source)
     python = cpu.used(ours) - before
-    size = source.stat().st_size
-    imageapi.require_active(host, image, size)
-    imageapi.delete(host, image)
-    return python / (size / KIB), spent / (size / KIB)
+    return python / (source.stat().st_size / KIB), both.demand
 
 
 def _digests() -> tuple[float, float]:
@@ -152,37 +140,31 @@ def _deployments(directory: Path, source: Path) -> Iterator[dict[str, Deployment
             host = stack.enter_context(hosts.running(name))
             found[name] = Deployment(host, _stand_in(host, source))
         bare = stack.enter_context(processes.yardstick("bare", directory))
-        found[BARE] = Deployment(bare, f"/{source.name}")
+        found[BARE] = Deployment(bare, source.name)
         nginx = stack.enter_context(static.serving(directory / "static", source))
-        found[STATIC] = Deployment(nginx, f"/{source.name}")
+        found[STATIC] = Deployment(nginx, source.name)
         peer = stack.enter_context(glance.serving(directory / "glance"))
         found[GLANCE] = Deployment(peer, _put(peer, source))
         yield found
 
 
 def _stand_in(host: hosts.Host, source: Path) -> str:
-    """The path of an image whose file is ``source``, by another name."""
-    image = imageapi.create(host)
-    path = imageapi.data_path(image)
+    """The id of an image whose file is ``source``, by another name."""
     small = host.place.directory / "small"
     small.write_bytes(b"x")
-    processes.result("sender", str(host.port), path, small)
-    imageapi.require_active(host, image, 1)
+    image = imageapi.put(host, small)
     _replace(host.image_dir / image, source)
     database = sqlite3.connect(host.state_dir / "headrace.db", timeout=30)
     with closing(database), database:
         size = source.stat().st_size
         database.execute("UPDATE images SET size = ? WHERE id = ?", (size, image))
-    return path
+    return image
 
 
 def _put(peer: glance.Glance, source: Path) -> str:
-    image = imageapi.create(peer)
-    path = imageapi.data_path(image)
-    processes.result("sender", str(peer.port), path, source)
-    imageapi.require_active(peer, image, source.stat().st_size)
+    image = imageapi.put(peer, source)
     _replace(peer.image_dir / image, source)
-    return path
+    return image
 
 
 def _replace(file: Path, source: Path) -> None:
@@ -191,21 +173,13 @@ def _replace(file: Path, source: Path) -> None:
 
 
 def _download(deployment: Deployment, streams: int) -> Sample:
-    act = partial(
-        processes.result, "sink", str(deployment.server.port), deployment.path, str(streams)
-    )
-    for attempt in range(_ATTEMPTS):
-        try:
-            got, spent = cpu.during(deployment.server, act)
-            break
-        except (RuntimeError, ProcessLookupError, OSError):
-            if attempt == _ATTEMPTS - 1:
-                raise
-            time.sleep(_SETTLED)
-    size = got["bytes"]
-    if size != streams * GIB:
-        raise RuntimeError(f"{size} bytes came instead of {streams} times {GIB}")
-    return Sample(spent / (size / KIB), size / MB / got["seconds"])
+    for _ in range(_ATTEMPTS):
+        pids = deployment.server.pids()
+        sample = tool.get(deployment.server, deployment.image, GIB, streams)
+        if deployment.server.pids() == pids:
+            return sample
+        time.sleep(_SETTLED)
+    raise RuntimeError("processes of the server end and begin whenever it is measured")
 
 
 def _memory(server: Server) -> tuple[float, float]:

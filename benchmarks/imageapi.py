@@ -3,9 +3,11 @@
 import http.client
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu import Server
+from headrace.client import Connection, Images
 
 GUARD = 300.0
 _JSON = {"Content-Type": "application/json"}
@@ -52,6 +54,15 @@ def delete(server: Server, image_id: str) -> None:
 
 def data_path(image_id: str) -> str:
     return f"/v2/images/{image_id}/file"
+
+
+def put(server: Server, source: Path) -> str:
+    """An image with the data of ``source``; its id."""
+    image = create(server)
+    with Connection(f"http://127.0.0.1:{server.port}", timeout=GUARD) as connection:
+        Images(connection).upload(image, source)
+    require_active(server, image, source.stat().st_size)
+    return image
 
 
 def require_active(server: Server, image_id: str, size: int) -> dict[str, Any]:

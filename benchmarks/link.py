@@ -1,12 +1,14 @@
-"""`headrace bench` beside the plainest loops in C that do the same: what the tool itself costs.
+"""`headrace bench` beside the plainest loops in C that do the same: what the tool itself costs; and
+beside iperf3.
 
-The C program (loop.c) is built for this alone.  Both measure on loopback, not paced.
+The C program (loop.c) is built for this alone.  All measure on loopback, not paced.
 
 And what the tool is for: service demand of sendfile beside that of send, in calls of 64 KiB, on
 loopback and, for root, between two network namespaces.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -19,6 +21,7 @@ from benchmarks.plan import Plan, interleaved, random_file, warm
 from benchmarks.processes import ROOT
 from benchmarks.row import KIB, MB, MIB, Row, ratio_at_least, ratio_at_most
 from tools import namespaces
+from tools.hosts import free_port, wait_for_port
 from tools.serving import COMMAND, environment
 
 _SECONDS = "2"
@@ -46,12 +49,15 @@ def run(plan: Plan) -> list[Row]:
     random_file(file, 256 * MIB)
     warm(file)
     rows = []
-    for test in _TESTS:
-        for size in _SIZES:
+    with _iperf_server() as iperf:
+        for test, size in itertools.product(_TESTS, _SIZES):
             measures: dict[str, Callable[[], Sample]] = {
                 "ours": partial(_ours, test, size, file),
                 "C": partial(_plain, program, test, size, file),
+                "iperf3": partial(_iperf, test, size, iperf),
             }
+            if test == "sendfile":  # iperf3's file is as long as a send, and stays in the caches
+                measures["short"] = partial(_ours, test, size, _short(plan, size))
             taken = interleaved(plan.rounds, measures)
             rows += _rows(f"bench, {test}, sends of {size // KIB} KiB", taken)
     with _far_end([]) as host:
@@ -60,6 +66,13 @@ def run(plan: Plan) -> list[Row]:
         with namespaces.joined() as hosts, _far_end(hosts.words("far"), hosts.address) as host:
             rows.append(_example("veth pair", hosts.words("near"), host, plan, file))
     return rows
+
+
+def _short(plan: Plan, size: int) -> Path:
+    """A file of ``size`` bytes."""
+    path = plan.disk / f"short-{size}"
+    random_file(path, size)
+    return path
 
 
 @contextlib.contextmanager
@@ -101,8 +114,11 @@ def _rows(title: str, taken: dict[str, list[Sample]]) -> list[Row]:
         ours, plain = ([getattr(each, field) for each in taken[who]] for who in ("ours", "C"))
         return ours, plain
 
+    same = taken.get("short", taken["ours"])
+    iperf = [each.rate for each in same], [each.rate for each in taken["iperf3"]]
     return [
         Row(f"{title}: throughput", "MB/s", *of("rate"), beside, ratio_at_least(0.85)),
+        Row(f"{title}: throughput", "MB/s", *iperf, "iperf3", ratio_at_least(0.85)),
         Row(f"{title}: CPU of both ends", "µs/KB", *of("both"), beside, ratio_at_most(1.15)),
         Row(f"{title}: sender's CPU", "µs/KB", *of("sender"), beside),
         Row(f"{title}: receiver's CPU", "µs/KB", *of("receiver"), beside),
@@ -141,3 +157,28 @@ def _plain(program: Path, test: str, size: int, file: Path) -> Sample:
     kib = found["bytes"] / KIB
     sender, receiver = found["sender"] * 1e6 / kib, found["receiver"] * 1e6 / kib
     return Sample(found["bytes"] / MB / found["seconds"], sender + receiver, sender, receiver)
+
+
+@contextlib.contextmanager
+def _iperf_server() -> Iterator[int]:
+    """An iperf3 that waits on the port."""
+    port = free_port()
+    server = subprocess.Popen(
+        ["iperf3", "-s", "-p", str(port), "-B", "127.0.0.1"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with server:
+        try:
+            wait_for_port(port, [server])
+            yield port
+        finally:
+            server.kill()
+
+
+def _iperf(test: str, size: int, port: int) -> Sample:
+    """iperf3's throughput; its CPU figures are not per byte, and left out."""
+    words = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-t", _SECONDS, "-l", str(size), "-J"]
+    words += ["-C", _CONGESTION, *(["-Z"] if test == "sendfile" else [])]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE)
+    found = json.loads(done.stdout)["end"]["sum_received"]
+    return Sample(found["bytes"] / MB / found["seconds"], 0.0, 0.0, 0.0)

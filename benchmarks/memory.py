@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from benchmarks import imageapi, processes
+from benchmarks import imageapi, tool
 from benchmarks.plan import Plan, sparse_file
 from benchmarks.row import GIB, KIB, MIB, Row, ratio_at_most
 from tools.serving import Serving, serving
@@ -29,11 +29,8 @@ def _peak(directory: Path, size: int) -> float:
     sparse_file(source, size)
     try:
         with serving(state_dir) as server:
-            image = imageapi.create(server)
-            path = imageapi.data_path(image)
-            processes.result("sender", str(server.port), path, source)
-            imageapi.require_active(server, image, size)
-            processes.result("sink", str(server.port), path, "1")
+            image = imageapi.put(server, source)
+            tool.get(server, image, size, streams=1)
             return _worker_peak(server)
     finally:
         shutil.rmtree(state_dir)

@@ -30,7 +30,9 @@ http {{
     scgi_temp_path {directory}/scgi;
     server {{
         listen 127.0.0.1:{port};
-        root {root};
+        location = /v2/images {{ return 200 '{{"images": []}}'; }}
+        location = /v2/images/{name} {{ return 200 '{{"status": "active", "size": {size}}}'; }}
+        location = /v2/images/{name}/file {{ alias {file}; }}
     }}
 }}
 """
@@ -49,12 +51,13 @@ class Nginx:
 
 @contextlib.contextmanager
 def serving(directory: Path, file: Path) -> Iterator[Nginx]:
-    """Serve the directory of ``file``; ``directory`` is nginx's own."""
+    """Serve ``file`` as an image, its name as id; ``directory`` is nginx's own."""
     directory.mkdir()
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
     conf = directory / "conf"
-    conf.write_text(_CONF.format(directory=directory, port=port, root=file.parent, user=user))
+    served = {"file": file, "name": file.name, "size": file.stat().st_size}
+    conf.write_text(_CONF.format(directory=directory, port=port, user=user, **served))
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             ["nginx", "-e", "stderr", "-c", conf],

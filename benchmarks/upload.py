@@ -1,23 +1,22 @@
 """Upload of 1 GiB: throughput beside the ideal of its stages and beside Glance, CPU of the server
 beside the digests alone; on a disk, and on a tmpfs, where no disk is in the way.
 
-The client is a bare sendfile loop, the same for every server.
+The client is `headrace bench`, by sendfile, the same for every server.
 """
 
 import contextlib
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import cpu, glance, imageapi, network, processes, stages
+from benchmarks import glance, network, processes, stages, tool
 from benchmarks.client import SHA256_ALONE
 from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved, random_file, settle, warm
-from benchmarks.row import GIB, KIB, MB, Row, ratio_at_least, ratio_at_most
+from benchmarks.row import GIB, Row, ratio_at_least, ratio_at_most
 from benchmarks.stages import Stages
+from benchmarks.tool import Sample
 from tools.hosts import free_port
 from tools.serving import serving
 
@@ -29,14 +28,6 @@ _SETTINGS = {"md5 + sha512": {}, "sha256": SHA256_ALONE}
 _GLANCE = "Glance 33"
 _GLANCE_DIGESTS = "md5 + sha512"  # always both
 _STAGES = "stages"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One upload: µs/KB of the server, and MB/s from the connection to the answer."""
-
-    demand: float
-    rate: float
 
 
 def run(plan: Plan) -> list[Row]:
@@ -54,12 +45,11 @@ def run(plan: Plan) -> list[Row]:
 
 
 def _on(place: str, plan: Plan, directory: Path, source: Path, *, durable: bool) -> list[Row]:
-    expected = _hashes(source)
     algorithms = sorted({name for names in _ALGORITHMS.values() for name in names})
     disk = directory if durable else None
     with _servers(directory) as servers, processes.yardstick("landing", directory) as landing:
         measures: dict[str, Callable[[], Sample | Stages]] = {
-            name: partial(_upload, server, source, expected) for name, server in servers.items()
+            name: partial(_upload, server, source) for name, server in servers.items()
         }
         measures[_STAGES] = partial(_stages, landing, source, algorithms, disk)
         taken = interleaved(plan.rounds, measures)
@@ -122,27 +112,9 @@ def _servers(directory: Path) -> Iterator[dict[str, Server]]:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def _hashes(source: Path) -> dict[str, str]:
-    found = {}
-    for name in ("sha256", "sha512"):
-        with source.open("rb") as file:
-            found[name] = hashlib.file_digest(file, name).hexdigest()
-    return found
-
-
-def _upload(server: Server, source: Path, expected: dict[str, str]) -> Sample:
-    size = source.stat().st_size
-    image = imageapi.create(server)
-    path = imageapi.data_path(image)
+def _upload(server: Server, source: Path) -> Sample:
     settle()
-    sent, spent = cpu.during(
-        server, lambda: processes.result("sender", str(server.port), path, source)
-    )
-    landed = imageapi.require_active(server, image, size)
-    if landed["os_hash_value"] != expected[landed["os_hash_algo"]]:
-        raise RuntimeError("the image is not what was uploaded")
-    imageapi.delete(server, image)
-    return Sample(spent / (size / KIB), size / MB / sent["seconds"])
+    return tool.put(server, source)
 
 
 def _stages(
