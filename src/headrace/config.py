@@ -17,6 +17,8 @@ from oslo_config import cfg
 
 from headrace import errors
 
+_MIB = 1 << 20
+
 CONTAINER_FORMATS = ["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"]
 DISK_FORMATS = [
     "ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop",
@@ -175,6 +177,13 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             min=1.0,
             help="Seconds for which a peer may move no byte before its transfer is given up.",
         ),
+        cfg.IntOpt(
+            "minimum_rate",
+            default=1024,
+            min=0,
+            help="Bytes a second that the client of a download must take, over stall_timeout, from "
+            "the embedded server; 0: any.",
+        ),
         cfg.FloatOpt(
             "upload_lease",
             default=60.0,
@@ -186,7 +195,70 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "threads",
             default=64,
             min=1,
-            help="Requests one worker of the embedded server handles at a time.",
+            help="Requests one worker of the embedded server handles at a time. A download that "
+            "waits for its client takes none of them.",
+        ),
+        cfg.IntOpt(
+            "max_uploads",
+            default=32,
+            min=1,
+            help="Uploads one worker takes at a time, each of which holds a thread; more are "
+            "answered 503 with Retry-After. Fewer than threads, or uploads can stop all else.",
+        ),
+        cfg.IntOpt(
+            "max_connections",
+            default=16384,
+            min=64,
+            help="Connections one worker of the embedded server has at a time, if as many files "
+            "may be open; more wait to be accepted.",
+        ),
+        cfg.IntOpt(
+            "transfer_threads",
+            default=2,
+            min=1,
+            help="Threads of a worker of the embedded server that send to all clients that are not "
+            "done at once.",
+        ),
+        cfg.IntOpt(
+            "transfer_turn",
+            default=2 * _MIB,
+            min=64 * 1024,
+            help="Most bytes one download sends before the next has its turn.",
+        ),
+        cfg.IntOpt(
+            "transfer_unsent",
+            default=128 * 1024,
+            min=0,
+            help="Most bytes of a download that wait in the kernel without being on the wire "
+            "(TCP_NOTSENT_LOWAT); 0: as many as fit. Without it thousands of slow clients fill the "
+            "memory that TCP may have.",
+        ),
+        cfg.IntOpt(
+            "read_ahead",
+            default=8 * _MIB,
+            min=_MIB,
+            help="Bytes of an image that are read in at a time where it is not in memory, while "
+            "other downloads go on.",
+        ),
+        cfg.IntOpt(
+            "downloads_per_client",
+            default=0,
+            min=0,
+            help="Downloads that one address may have under way at a time at one worker of the "
+            "embedded server, more being answered 429 with Retry-After; 0: any number. All that "
+            "comes through a proxy has its address.",
+        ),
+        cfg.IntOpt(
+            "download_rate",
+            default=0,
+            min=0,
+            help="Most bytes a second of each download from the embedded server; 0: no limit.",
+        ),
+        cfg.IntOpt(
+            "total_download_rate",
+            default=0,
+            min=0,
+            help="Most bytes a second of all downloads of one worker; 0: no limit.",
         ),
     ],
 }

@@ -43,15 +43,18 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── FormatMismatch           415  upload.format_mismatch
     │   └── UnsafeImage              415  upload.unsafe_image
     ├── RangeNotSatisfiable          416  download.range_not_satisfiable
+    ├── TooManyDownloads             429  download.too_many
     ├── HeaderTooLarge               431  request.header_too_large
     ├── NotYetSupported              501  headrace.not_yet_supported
     ├── ServiceUnavailable           503  service.unavailable
     │   ├── StoreNotFound            503  store.not_found
-    │   └── StoreUnwritable          503  store.unwritable
+    │   ├── StoreUnwritable          503  store.unwritable
+    │   └── UploadsBusy              503  upload.busy
     ├── StoreCorrupt                 500  store.corrupt
     ├── TransferError                500  transfer.failed
     │   ├── PeerGone                 499  transfer.peer_gone
     │   ├── PeerStalled              408  transfer.peer_stalled
+    │   │   └── PeerTooSlow          408  transfer.peer_too_slow
     │   └── FileTruncated            500  transfer.file_truncated
     ├── ConfigurationError           500  configuration.invalid
     │   └── DatabaseTooOld           500  database.too_old
@@ -74,6 +77,8 @@ class Error(Exception):
     code: ClassVar[str] = "headrace.error"
     status: ClassVar[int] = 500
     text: ClassVar[str] = "internal error"
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which it may be worth trying again."""
 
     def __init__(self, detail: str | None = None, /, **fields: object) -> None:
         self.fields = fields
@@ -276,6 +281,13 @@ class RangeNotSatisfiable(Error):
     text = "range {range} cannot be satisfied for {size} bytes"
 
 
+class TooManyDownloads(Error):
+    code = "download.too_many"
+    status = 429
+    text = "{limit} downloads of this client are under way, as many as it may have at a time"
+    retry_after = 5
+
+
 class HeaderTooLarge(Error):
     code = "request.header_too_large"
     status = 431
@@ -292,6 +304,12 @@ class ServiceUnavailable(Error):
     code = "service.unavailable"
     status = 503
     text = "service unavailable: {reason}"
+
+
+class UploadsBusy(ServiceUnavailable):
+    code = "upload.busy"
+    text = "{limit} uploads are under way, as many as are taken at a time; try again"
+    retry_after = 5
 
 
 class StoreNotFound(ServiceUnavailable):
@@ -328,6 +346,11 @@ class PeerStalled(TransferError):
     code = "transfer.peer_stalled"
     status = 408
     text = "the peer moved nothing for {seconds} s, after {moved} bytes"
+
+
+class PeerTooSlow(PeerStalled):
+    code = "transfer.peer_too_slow"
+    text = "the peer took less than {rate} bytes a second for {seconds} s, after {moved} bytes"
 
 
 class FileTruncated(TransferError):

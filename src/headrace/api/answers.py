@@ -20,6 +20,8 @@ def answer(req: falcon.Request, resp: falcon.Response, error: Error) -> None:
     reason = _reason(status)
     resp.status = f"{status} {reason}"
     resp.set_header(CODE_HEADER, error.code)
+    if error.retry_after is not None:
+        resp.set_header("Retry-After", str(error.retry_after))
     resp.stream = None
     accept = req.get_header("Accept") or ""
     if "application/json" in accept:

@@ -145,6 +145,7 @@ def build(conf: cfg.ConfigOpts) -> Application:
         fields,
         _delivery(conf),
         Offload(arrivals),
+        max_uploads=conf.headrace.max_uploads,
         default_limit=conf.limit_param_default,
         max_limit=conf.api_limit_max,
         public_endpoint=conf.public_endpoint,
@@ -200,6 +201,7 @@ def _delivery(conf: cfg.ConfigOpts) -> delivery.Delivery:
         conf.headrace.x_accel_location,
         config.image_dir(conf),
         conf.headrace.stall_timeout,
+        conf.headrace.downloads_per_client,
     )
 
 

@@ -46,6 +46,9 @@ _log = logging.getLogger(__name__)
 EXTENT = "headrace.extent"
 """Where a response's Extent is noted, so that it is closed when it does not become the body."""
 
+UNDER_WAY = "headrace.downloads"
+"""Where the embedded server says how many downloads of the same client are under way."""
+
 Environ = dict[str, Any]
 
 _CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
@@ -72,19 +75,23 @@ class Delivery:
     """Makes Extents the bodies of responses.
 
     ``accel_location`` is nginx's internal location of ``image_dir``; ``stall`` is for how many
-    seconds a peer may take nothing of what we send ourselves under a foreign host.
+    seconds a peer may take nothing of what we send ourselves under a foreign host;
+    ``per_client`` is how many downloads a client may have at a time, 0: any number.
     """
 
     mode: Mode
     accel_location: str
     image_dir: str
     stall: float
+    per_client: int = 0
 
     def deliver(
         self, req: falcon.Request, resp: falcon.Response, image: Image, extent: Extent
     ) -> None:
         """Make the extent, or the range of it that was asked for, the response's body."""
         req.env[EXTENT] = extent
+        if self.per_client and req.env.get(UNDER_WAY, 0) >= self.per_client:
+            raise errors.TooManyDownloads(limit=self.per_client)
         size = extent.length
         legacy = None
         asked = None

@@ -21,6 +21,7 @@ def routes(
     delivery: Delivery,
     offload: Offload,
     *,
+    max_uploads: int,
     default_limit: int,
     max_limit: int,
     public_endpoint: str | None,
@@ -34,6 +35,6 @@ def routes(
         "/healthcheck": HealthHandler(healthcheck_file),
         "/v2/images": ImagesHandler(images, default_limit, max_limit),
         "/v2/images/{image_id}": ImageHandler(images),
-        "/v2/images/{image_id}/file": FileHandler(content, delivery, offload),
+        "/v2/images/{image_id}/file": FileHandler(content, delivery, offload, max_uploads),
         **schemas.handlers(fields),
     }

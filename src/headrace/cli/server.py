@@ -97,6 +97,7 @@ def serve(
     from headrace.api.auth import is_loopback
     from headrace.server import embedded
     from headrace.server.options import ServeOptions
+    from headrace.server.transfers import TransferOptions
 
     overrides = {**FRONTS[behind]} if behind is not None else {}
     if unauthenticated_ok:
@@ -119,6 +120,16 @@ def serve(
         threads=conf.headrace.threads,
         drain_timeout=drain_timeout,
         stall_timeout=conf.headrace.stall_timeout,
+        max_connections=conf.headrace.max_connections,
+        transfers=TransferOptions(
+            threads=conf.headrace.transfer_threads,
+            turn=conf.headrace.transfer_turn,
+            unsent=conf.headrace.transfer_unsent,
+            minimum_rate=conf.headrace.minimum_rate,
+            read_ahead=conf.headrace.read_ahead,
+            rate=conf.headrace.download_rate,
+            total_rate=conf.headrace.total_download_rate,
+        ),
     )
 
     def load() -> embedded.Application:

@@ -17,9 +17,13 @@ from gunicorn.glogging import Logger as GunicornLogger
 
 from headrace.errors import ConfigurationError
 from headrace.server.options import ServeOptions
+from headrace.server.response import line_of
 from headrace.server.worker import CUT_GRACE, Worker
 
-MAX_CONNECTIONS = 8192
+DESCRIPTORS_A_THREAD = 8
+"""Descriptors that a request under way may need beside its socket: files, pipes, the database."""
+
+SPARE_DESCRIPTORS = 64
 UNIX_SOCKET_MODE = 0o660
 
 access_log = logging.getLogger("headrace.access")
@@ -98,7 +102,7 @@ class Host(BaseApplication):  # type: ignore[misc]
             "workers": options.workers,
             "threads": options.threads,
             "worker_class": Worker,
-            "worker_connections": max(_connections(), options.threads + 1),
+            "worker_connections": max(_connections(options), options.threads + 1),
             "preload_app": options.workers > 1,
             "timeout": options.heartbeat,
             # The workers keep the drain time-out themselves; this is when they are killed.
@@ -146,21 +150,12 @@ class Logger(GunicornLogger):  # type: ignore[misc]
         self.access_log_wanted = bool(cfg.accesslog)
 
     def access(self, resp: Any, request: Any, environ: dict[str, Any], took: timedelta) -> None:
-        """One line: peer, method, path, status, body bytes sent, microseconds.
+        self.answered(line_of(request, environ, resp), resp.sent, took)
 
-        No header of the request and no query is logged: they may carry secrets.
-        """
-        if not self.access_log_wanted:
-            return
-        access_log.info(
-            "%s %s %s %s %d %dus",
-            environ.get("REMOTE_ADDR") or "-",
-            request.method,
-            request.path,
-            resp.status.split(None, 1)[0],
-            resp.sent,
-            took // timedelta(microseconds=1),
-        )
+    def answered(self, line: str, sent: int, took: timedelta) -> None:
+        """A request's line (response.line_of), the body bytes sent, and microseconds."""
+        if self.access_log_wanted:
+            access_log.info("%s %d %dus", line, sent, took // timedelta(microseconds=1))
 
 
 def _listen(options: ServeOptions) -> int | None:
@@ -232,7 +227,10 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _connections() -> int:
-    """How many connections a worker takes: each may need a socket, an image and a pipe."""
+def _connections(options: ServeOptions) -> int:
+    """How many connections a worker takes: a waiting one, or a download, needs a socket only."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 5)
+    if soft == resource.RLIM_INFINITY:
+        return options.max_connections
+    kept = DESCRIPTORS_A_THREAD * options.threads + SPARE_DESCRIPTORS
+    return min(options.max_connections, soft - kept)

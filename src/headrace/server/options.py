@@ -1,6 +1,8 @@
 """What an operator may choose about the embedded server."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from headrace.server.transfers import TransferOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,10 +11,12 @@ class ServeOptions:
 
     ``port`` 0 picks a free one.  With ``unix_socket``, a path, it listens there and at no address;
     the socket's mode is 0660: its user and group may connect.  ``threads`` is how many requests a
-    worker handles at a time.  ``drain_timeout`` is how long transfers in flight may go on after
-    SIGTERM, ``stall_timeout`` for how long a peer may move no byte, ``keepalive`` how long a
-    connection may wait for its next request.  A worker whose main thread shows no life for
+    worker handles at a time, ``max_connections`` how many connections it has at most.
+    ``drain_timeout`` is how long transfers in flight may go on after SIGTERM, ``stall_timeout`` for
+    how long a peer may move no byte (or less than its least, of a download), ``keepalive`` how long
+    a connection may wait for its next request.  A worker whose main thread shows no life for
     ``heartbeat`` is replaced; transfers have threads of their own and may take for ever.
+    ``transfers`` is how downloads are treated that wait for their clients.
     """
 
     host: str = "127.0.0.1"
@@ -26,3 +30,5 @@ class ServeOptions:
     heartbeat: int = 30
     backlog: int = 2048
     access_log: bool = True
+    max_connections: int = 16384
+    transfers: TransferOptions = field(default_factory=TransferOptions)

@@ -8,9 +8,19 @@ from gunicorn.http import wsgi
 from headrace.errors import FileTruncated, TransferError
 from headrace.transfer.engine import Stream, pump
 from headrace.transfer.extent import Extent
+from headrace.transfer.outgoing import Outgoing
 
 SMALL_BODY = 16 * 1024
 """Bodies up to this many bytes leave in one send with their headers: sendfile would cost more."""
+
+
+def line_of(request: Any, environ: dict[str, Any], resp: wsgi.Response) -> str:
+    """What the access log has of a request: peer, method, path, status.
+
+    No header of the request and no query is logged: they may carry secrets.
+    """
+    peer = environ.get("REMOTE_ADDR") or "-"
+    return f"{peer} {request.method} {request.path} {resp.status.split(None, 1)[0]}"
 
 
 class Response(wsgi.Response):  # type: ignore[misc]
@@ -40,8 +50,11 @@ class Response(wsgi.Response):  # type: ignore[misc]
             self._send_head(data)
             self.sent = len(data)
 
-    def write_file(self, wrapped: Any) -> None:
-        """Send what ``wsgi.file_wrapper`` was given.
+    def write_file(self, wrapped: Any, turn: int) -> Outgoing | None:
+        """Send what ``wsgi.file_wrapper`` was given, or begin to; what is left of it, if anything.
+
+        An Extent gets one turn, of so many bytes at most, if nothing has to be read from a disk;
+        what is left goes out through the socket, which then does not block.
 
         Raises PeerGone, PeerStalled and FileTruncated; ValueError when Content-Length does not say
         the extent's length.
@@ -58,12 +71,37 @@ class Response(wsgi.Response):  # type: ignore[misc]
             )
         elif extent.length <= SMALL_BODY:
             self._send_small(extent)
+        elif not self.req.body.finished:
+            self._send_whole(extent)
         else:
-            self._send_head(more=True)
-            try:
-                pump(extent, Stream(self.sock.fileno(), stall=self._stall))
-            finally:
-                self.sent = extent.sent
+            return self._begin(extent, turn)
+        return None
+
+    def _begin(self, extent: Extent, turn: int) -> Outgoing | None:
+        """Send the head and what the socket has room for."""
+        outgoing = Outgoing(extent, self.sock.fileno())
+        cold = outgoing.cold(turn)
+        self._send_head(more=not cold)
+        self.sock.setblocking(False)
+        try:
+            if not cold:
+                outgoing.turn(turn)
+        finally:
+            self.sent = extent.sent
+            if not outgoing.left:
+                outgoing.finish()
+        if outgoing.left:
+            return outgoing
+        self.sock.setblocking(True)
+        return None
+
+    def _send_whole(self, extent: Extent) -> None:
+        """Send all of it, waiting for the client: one that has not sent its request's body yet."""
+        self._send_head(more=True)
+        try:
+            pump(extent, Stream(self.sock.fileno(), stall=self._stall))
+        finally:
+            self.sent = extent.sent
 
     def close(self) -> None:
         """End the answer.  Raises TransferError when the application gave less than it announced.

@@ -2,7 +2,8 @@
 
 What differs from gunicorn's own:
 
-- an Extent as body is sent by ``transfer.engine.pump``, a request body can be spliced;
+- an Extent as body is begun by the request's thread and finished by the transfer loop, so that slow
+  clients hold no thread; a request body can be spliced;
 - ``Expect: 100-continue`` is answered by the first read of the body;
 - an answer is not lost behind a body that was refused: the connection lingers, in its own thread;
 - a connection gets a thread when it has something to say, not before;
@@ -16,7 +17,9 @@ import errno
 import os
 import selectors
 import time
+from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
@@ -41,7 +44,10 @@ from headrace.log import request_id
 from headrace.server.body import RequestBody
 from headrace.server.connection import LINGER, Connection
 from headrace.server.options import ServeOptions
-from headrace.server.response import Response
+from headrace.server.response import Response, line_of
+from headrace.server.transfers import Sending, TransferLoops
+from headrace.transfer.outgoing import Outgoing
+from headrace.transfer.shared import Descriptors
 
 PRIVATE: dict[type, tuple[str, ...]] = {
     BaseSocket: ("close", "sock"),
@@ -103,6 +109,9 @@ STOPPING_LINGER = 2.0
 LOITER = 0.002
 """Seconds for which a thread that has answered waits for the next request itself."""
 
+TELL = 10.0
+"""Seconds between two lines of the log about what a stopping worker waits for."""
+
 CUT_GRACE = 3.0
 """Seconds given to requests whose connection was cut, to clean up behind themselves."""
 
@@ -124,6 +133,11 @@ class Host(Protocol):
     def announce(self, listener: Any) -> None: ...
 
 
+def _address(conn: Connection) -> str:
+    """The client's address; of a Unix socket, one for all."""
+    return str(conn.client[0]) if isinstance(conn.client, tuple) else ""
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
     """One process of the embedded server."""
 
@@ -134,6 +148,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.host = cast(Host, self.app)
         self.options = self.host.options
         self._busy: set[Connection] = set()
+        self._sending: set[Sending] = set()
+        self._downloads: Counter[str] = Counter()  # by the client's address
+        self._descriptors = Descriptors()
         self._stop_by = float("inf")
         self._notified = float("-inf")
 
@@ -152,6 +169,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(
             self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks
         )
+        options = self.options
+        self._loops = TransferLoops(options.transfers, options.stall_timeout, self._sent_by_loop)
+        self._loops.start()
         self.set_accept_enabled(True)
         self.host.announce(self.sockets[0])
         while self.alive and self.is_parent_alive():
@@ -169,6 +189,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             # The interpreter would wait for their threads for ever.
             log.error("leaving %d requests that do not end", len(self._busy))
             os._exit(0)
+        self._loops.stop()
         self.tpool.shutdown(wait=False)
         self.poller.close()
         self.method_queue.close()
@@ -199,7 +220,42 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Connection, future: Any) -> None:
         self._busy.discard(conn)
-        super().finish_request(conn, future)
+        failed = future.cancelled() or future.exception() is not None
+        sending = None if failed else future.result()
+        if isinstance(sending, Sending):
+            self._sending.add(sending)
+            self._downloads[_address(conn)] += 1
+            self._loops.take(sending)
+        else:
+            super().finish_request(conn, future)
+
+    def _sent_by_loop(self, sending: Sending) -> None:
+        """In the loop's thread: a body has been sent, or cannot be."""
+        self.method_queue.defer(self._finish_sending, sending)
+
+    def _finish_sending(self, sending: Sending) -> None:
+        self._sending.discard(sending)
+        conn = cast(Connection, sending.conn)
+        self._downloads[_address(conn)] -= 1
+        if not self._downloads[_address(conn)]:
+            del self._downloads[_address(conn)]
+        sent = sending.outgoing.extent.sent
+        request_id.set(sending.request_id)
+        if sending.error is not None:
+            self._cut_short(sending.where, conn, sent, sending.error)
+        sending.log(sent)
+        request_id.set("-")
+        keep = sending.keep and sending.error is None and self.alive
+        if sending.error is None and not keep and conn.unread():
+            self._busy.add(conn)
+            lingering = self.tpool.submit(conn.linger, LINGER if self.alive else STOPPING_LINGER)
+            lingering.add_done_callback(
+                lambda done: self.method_queue.defer(self.finish_request, conn, done)
+            )
+            return
+        over: Future[bool] = Future()
+        over.set_result(keep)
+        super().finish_request(conn, over)
 
     def notify(self) -> None:
         """Show the master that the main thread turns; once a second, since it costs 0.1 ms."""
@@ -232,17 +288,23 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, now + STOPPING_LINGER)
         self._stop_by = min(self._stop_by, now + self.options.drain_timeout)
-        if self._busy:
-            log.info("stopping: %d requests in flight", len(self._busy))
+        tell = now
         while self.nr_conns > 0 and time.monotonic() < self._stop_by:
+            if time.monotonic() >= tell and self._in_flight():
+                log.info("stopping: %d requests in flight", len(self._in_flight()))
+                tell = time.monotonic() + TELL
             self._turn()
-        if self._busy:
-            log.warning("stopping: cut %d requests short", len(self._busy))
-        for conn in self._busy:
-            conn.cut()
+        if cut := self._in_flight():
+            log.warning("stopping: cut %d requests short", len(cut))
+            for conn in cut:
+                conn.cut()
         deadline = time.monotonic() + CUT_GRACE
-        while self._busy and time.monotonic() < deadline:
+        while self._in_flight() and time.monotonic() < deadline:
             self._turn()
+
+    def _in_flight(self) -> list[Connection]:
+        """The connections whose requests are not over."""
+        return [*self._busy, *(cast(Connection, each.conn) for each in self._sending)]
 
     def _turn(self) -> None:
         self.notify()
@@ -273,8 +335,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Whether connections may be waiting for a thread."""
         return len(self._busy) > self.options.threads
 
-    def handle_request(self, request: Any, conn: Connection) -> bool:
-        """Answer one request; whether the connection could take another."""
+    def handle_request(self, request: Any, conn: Connection) -> bool | Sending:
+        """Answer one request; whether the connection could take another, or what is left of it."""
         stall = self.options.stall_timeout
         conn.end_of_head()
         body = RequestBody(request, conn.sock, stall)
@@ -286,52 +348,88 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         )
         environ["wsgi.multithread"] = True
         environ["headrace.body"] = body
+        environ["headrace.downloads"] = self._downloads.get(_address(conn), 0)
         full = len(self.keepalived_conns) >= self.max_keepalived
         if full or not self.alive or not self.options.keepalive:
             resp.force_close()
+        outgoing = None
         try:
-            self._answer(environ, resp)
+            outgoing = self._answer(environ, resp)
         except Exception as error:
             if resp.headers_sent:
-                self._cut_short(request, conn, resp, error)
+                where = f"{request.method} {request.path}"
+                self._cut_short(where, conn, resp.sent, error, told=request.body.failed)
             else:
                 self.handle_error(request, conn.sock, conn.client, error)
             return False
         finally:
             conn.settled = body.finished
-            if resp.headers_sent:
+            if resp.headers_sent and outgoing is None:
                 self.log.access(resp, request, environ, datetime.now() - started)
-        return not resp.should_close()
+        if outgoing is None:
+            return not resp.should_close()
+        return self._hand_over(conn, outgoing, request, environ, resp, started)
 
-    def _answer(self, environ: dict[str, Any], resp: Response) -> None:
+    def _answer(self, environ: dict[str, Any], resp: Response) -> Outgoing | None:
+        """Have the application answer; what is left of a file, if anything."""
         result: Iterable[bytes] = self.wsgi(environ, resp.start_response)
+        outgoing = None
         try:
             if isinstance(result, wsgi.FileWrapper):
-                resp.write_file(result)
+                outgoing = resp.write_file(result, self.options.transfers.turn)
             else:
                 for block in result:
                     resp.write(block)
-            resp.close()
+            if outgoing is None:
+                resp.close()
+            return outgoing
         finally:
-            if hasattr(result, "close"):
+            if outgoing is None and hasattr(result, "close"):
                 result.close()
 
-    def _cut_short(self, request: Any, conn: Connection, resp: Response, error: Exception) -> None:
-        """An answer failed when part of it was on the wire: nothing may be added, only logged."""
-        where = f"{request.method} {request.path}: answer cut short after {resp.sent} bytes"
+    def _hand_over(
+        self,
+        conn: Connection,
+        outgoing: Outgoing,
+        request: Any,
+        environ: dict[str, Any],
+        resp: Response,
+        started: datetime,
+    ) -> Sending:
+        """What the loop has to know; little, since there may be thousands of them."""
+        self._descriptors.share(outgoing.extent)
+        line = line_of(request, environ, resp)
+        return Sending(
+            conn=conn,
+            outgoing=outgoing,
+            keep=not resp.should_close(),
+            log=lambda sent: self.log.answered(line, sent, datetime.now() - started),
+            where=f"{request.method} {request.path}",
+            request_id=request_id.get(),
+        )
+
+    def _cut_short(
+        self, where: str, conn: Connection, sent: int, error: Exception, told: bool = False
+    ) -> None:
+        """An answer failed when part of it was on the wire: nothing may be added, only logged.
+
+        ``told``: whoever read the request's body has said already that the client is gone.
+        """
+        where = f"{where}: answer cut short after {sent} bytes"
         if isinstance(error, PeerStalled | BlockingIOError):
             conn.reset()
         if isinstance(error, TransferError):
             log.warning("%s: %s", where, error)
-        elif isinstance(error, ConnectionError) and request.body.failed:
-            # Whoever read the body has said that the client is gone.
+        elif isinstance(error, ConnectionError) and told:
             log.debug("%s: %s", where, error.strerror)
         elif isinstance(error, OSError):
             log.warning("%s: %s", where, error.strerror)
         else:
             log.error(where, exc_info=error)
 
-    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+    def _keepalive_after(self, conn: Connection, keepalive: bool | Sending) -> bool | Sending:
+        if isinstance(keepalive, Sending):
+            return keepalive  # of a request that was read to its end
         try:
             return bool(super()._keepalive_after(conn, keepalive))
         except (Error, ParseException, OSError):

@@ -33,7 +33,7 @@ from headrace.transfer.port import (
     translated,
 )
 from headrace.transfer.portable import Readable, Writable
-from headrace.transfer.record import Counters, How, counters, enable, enabled
+from headrace.transfer.record import SMALL, Counters, How, counters, enable, enabled
 from headrace.transfer.selftest import self_test
 
 __all__ = [
@@ -59,9 +59,6 @@ __all__ = [
     "pump_all",
     "self_test",
 ]
-
-# Below this a file is read and sent: as cheap (8 µs either way at 64 KiB), and one packet less.
-SMALL = 64 << 10
 
 # Most that one system call moves while somebody watches; measured no dearer than 2 GiB at once.
 _STEP = 8 << 20

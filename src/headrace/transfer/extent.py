@@ -7,6 +7,7 @@ from collections.abc import Callable
 from headrace import errors
 
 OnClose = Callable[[int, bool | None], None]
+Release = Callable[[int], None]
 
 
 class Extent:
@@ -19,7 +20,9 @@ class Extent:
     own position is kept at ``offset``, where such hosts start.
     """
 
-    __slots__ = ("_left", "_observers", "_position", "fd", "length", "offset", "path", "sent")
+    __slots__ = (
+        "_left", "_observers", "_position", "_release", "fd", "length", "offset", "path", "sent",
+    )  # fmt: skip
 
     def __init__(self, fd: int, offset: int, length: int, path: str = "") -> None:
         self.fd = fd
@@ -30,6 +33,7 @@ class Extent:
         self._left = False
         self._position = 0
         self._observers: list[OnClose] = []
+        self._release: Release = os.close
         if offset:
             os.lseek(fd, offset, os.SEEK_SET)
 
@@ -55,6 +59,14 @@ class Extent:
         ``close`` then finds out whether the file was cut short underneath.
         """
         self._left = True
+
+    def borrow(self, fd: int, release: Release) -> None:
+        """Use ``fd``, open on the same file, in the place of the descriptor it owns.
+
+        ``release(fd)`` is called when it is closed; the position of ``fd`` is not the extent's.
+        """
+        self._release(self.fd)
+        self.fd, self._release = fd, release
 
     @property
     def closed(self) -> bool:
@@ -96,7 +108,7 @@ class Extent:
         fd, self.fd = self.fd, -1
         missing = self._missing(fd) if self._left else 0
         with contextlib.suppress(OSError):
-            os.close(fd)
+            self._release(fd)
         ok = None if self._left else self.sent == self.length
         for observer in self._observers:
             observer(self.sent, ok)

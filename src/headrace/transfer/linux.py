@@ -45,6 +45,11 @@ _REFUSALS = {
     errno.EPERM,  # by a seccomp filter; a file that may not be written says it again when copied to
 }
 
+# How far apart a file is looked at to see whether it is in memory, and touched to have it there:
+# what a disk is asked for at a time (read_ahead_kb) is hardly less.
+_SAMPLED = 1 << 20
+_FETCHED = 128 << 10
+
 _FICLONERANGE = 0x4020_940D  # _IOW(0x94, 13, struct file_clone_range)
 
 
@@ -63,12 +68,18 @@ class Refused(Exception):
         self.lasting = lasting
 
 
-def _refused(error: OSError, run: Run) -> bool:
-    return not run.started and error.errno in _REFUSALS
+def refuses(error: OSError) -> bool:
+    """Whether an error means that these descriptors cannot be used in this way."""
+    return error.errno in _REFUSALS
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """The error's name."""
     return errno.errorcode.get(error.errno or 0, "unknown")
+
+
+def _refused(error: OSError, run: Run) -> bool:
+    return not run.started and refuses(error)
 
 
 def send_file(run: Run, fd: int, offset: int, length: int, sink: Port) -> None:
@@ -87,12 +98,44 @@ def send_file(run: Run, fd: int, offset: int, length: int, sink: Port) -> None:
             continue
         except OSError as error:
             if _refused(error, run):
-                raise Refused(_reason(error)) from error
+                raise Refused(reason(error)) from error
             raise
         if count == 0:
             return
         offset += count
         add(count)
+
+
+def send_some(out: int, fd: int, offset: int, count: int) -> int:
+    """Send up to ``count`` bytes from ``offset`` of a file by one sendfile; how many, 0 at its end.
+
+    Raises BlockingIOError when a non-blocking socket has no room.
+    """
+    return os.sendfile(out, fd, offset, count)
+
+
+def resident(fd: int, offset: int, length: int) -> bool:
+    """Whether a part of a file can be read without waiting for a disk, by samples of it.
+
+    What is found missing is being fetched from then on (preadv2(2), RWF_NOWAIT).  True where the
+    file system does not say (tmpfs, whose files are memory).
+    """
+    one = [bytearray(1)]
+    try:
+        for position in range(offset, offset + length, _SAMPLED):
+            os.preadv(fd, one, position, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def read_in(fd: int, offset: int, length: int) -> None:
+    """Have a part of a file in memory, and as much after it on its way; waits for the disk."""
+    os.posix_fadvise(fd, offset, 2 * length, os.POSIX_FADV_WILLNEED)
+    for position in range(offset, offset + length, _FETCHED):
+        os.pread(fd, 1, position)
 
 
 def copy_range(
@@ -108,7 +151,7 @@ def copy_range(
         except OSError as error:
             appending = appends(sink)  # EBADF, unlike splice's EINVAL
             if _refused(error, run) or (appending and error.errno == errno.EBADF):
-                raise Refused(_reason(error), lasting=not appending) from error
+                raise Refused(reason(error), lasting=not appending) from error
             raise
         if count == 0:
             if not run.started:  # some virtual files have content but no size, and so give none
@@ -128,7 +171,7 @@ def reflink(run: Run, source: int, offset: int, length: int, sink: int, sink_off
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         # EINVAL is about this range (not aligned to blocks), the others about the file system.
-        raise Refused(_reason(error), lasting=error.errno != errno.EINVAL) from error
+        raise Refused(reason(error), lasting=error.errno != errno.EINVAL) from error
     run.add(length)
 
 
@@ -157,7 +200,7 @@ def splice_direct(
             continue
         except OSError as error:
             if _refused(error, run):
-                raise Refused(_reason(error), lasting=not appends(sink.fd)) from error
+                raise Refused(reason(error), lasting=not appends(sink.fd)) from error
             raise
         if count == 0:
             return
@@ -227,7 +270,7 @@ def _fill(pipe: "_Pipe", source: Port, most: int, run: Run, batching: "_Batching
             batching.wait(run)
         except OSError as error:
             if _refused(error, run):
-                raise Refused(_reason(error)) from error
+                raise Refused(reason(error)) from error
             raise
 
 
@@ -245,7 +288,7 @@ def _drain(pipe: "_Pipe", count: int, sink: Port, offset: int | None, run: Run) 
         except OSError as error:
             if _refused(error, run):
                 held = os.read(pipe.outlet, count)
-                raise Refused(_reason(error), held=held, lasting=not appends(sink.fd)) from error
+                raise Refused(reason(error), held=held, lasting=not appends(sink.fd)) from error
             raise
         count -= moved
         if offset is not None:
@@ -281,7 +324,7 @@ class _Pipe:
         try:
             self.outlet, self.inlet = os.pipe()
         except OSError as error:
-            raise Refused(_reason(error), lasting=False) from error
+            raise Refused(reason(error), lasting=False) from error
         if _enlarge(self.inlet) < _LEAST_PIPE_SIZE:
             self.close()
             raise Refused("small pipe", lasting=False)

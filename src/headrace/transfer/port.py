@@ -8,6 +8,7 @@ import select
 import socket
 import stat
 import struct
+import termios
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
 
@@ -118,6 +119,12 @@ def _kind(mode: int, seekable: bool) -> Kind:
 def appends(fd: int) -> bool:
     """Whether every write goes to the end of the file, whatever its offset (O_APPEND)."""
     return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
+
+
+def undelivered(fd: int) -> int:
+    """Bytes in a socket that its peer has not acknowledged, sent or not (tcp(7), SIOCOUTQ)."""
+    (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
+    return int(count)
 
 
 @contextlib.contextmanager

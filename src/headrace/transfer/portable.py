@@ -61,6 +61,15 @@ def _copy(run: Run, read: Read, write: Write, length: int | None, buffer: memory
             left -= count
 
 
+def send_some(out: int, fd: int, offset: int, count: int) -> int:
+    """Send up to ``count`` bytes from ``offset`` of a file; how many, 0 at the file's end.
+
+    Raises BlockingIOError when a non-blocking socket has no room.
+    """
+    data = os.pread(fd, min(count, BUFFER), offset)
+    return os.write(out, data) if data else 0
+
+
 def copy_range(
     run: Run, source: int, offset: int, length: int, sink: int, sink_offset: int
 ) -> None:

@@ -1,5 +1,7 @@
 """/v2/images/{image_id}/file: the data."""
 
+import threading
+
 import falcon
 
 from headrace import errors
@@ -11,12 +13,16 @@ from headrace.service.content import Content
 
 
 class FileHandler:
-    """An image's data, up and down."""
+    """An image's data, up and down; ``max_uploads`` at a time in this process."""
 
-    def __init__(self, content: Content, delivery: Delivery, offload: Offload) -> None:
+    def __init__(
+        self, content: Content, delivery: Delivery, offload: Offload, max_uploads: int
+    ) -> None:
         self._content = content
         self._delivery = delivery
         self._offload = offload
+        self._max_uploads = max_uploads
+        self._uploads = threading.BoundedSemaphore(max_uploads)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         image, extent = self._content.download(req.context.caller, image_id)
@@ -31,6 +37,15 @@ class FileHandler:
             self._permit(req, image_id)
             return
         media_type(req, "application/octet-stream")
+        # An upload holds a thread for as long as its client likes; the others are for all else.
+        if not self._uploads.acquire(blocking=False):
+            raise errors.UploadsBusy(limit=self._max_uploads)
+        try:
+            self._upload(req, image_id)
+        finally:
+            self._uploads.release()
+
+    def _upload(self, req: falcon.Request, image_id: str) -> None:
         announced = _announced_size(req)
         caller = req.context.caller
         arrival = self._offload.arrival(req.env)

@@ -1,0 +1,81 @@
+"""A file on its way into a non-blocking socket, a turn at a time: for a loop that serves many."""
+
+import os
+
+from headrace import errors
+from headrace.transfer import linux, portable, record
+from headrace.transfer.extent import Extent
+from headrace.transfer.port import translated, undelivered
+from headrace.transfer.record import How
+
+
+class Outgoing:
+    """What is left to send of ``extent`` into the socket ``out``, both of which stay the caller's.
+
+    By sendfile, or copied where that is not to be used or is refused.  ``left`` is how many bytes
+    are still to be sent, ``offset`` where in the file they begin; ``extent.sent`` tells how far it
+    came, also after an error.
+    """
+
+    # Attributes, not properties: a turn is to cost as few calls as can be.
+    __slots__ = ("_devices", "_how", "_out", "_refused", "extent", "left", "offset")
+
+    def __init__(self, extent: Extent, out: int) -> None:
+        self.extent = extent
+        self.offset = extent.offset
+        self.left = extent.length
+        self._out = out
+        self._devices = os.fstat(extent.fd).st_dev, os.fstat(out).st_dev
+        self._refused = ""
+        self._how = How.COPY
+        if record.enabled() and extent.length >= record.SMALL:
+            known = record.refusal(How.SENDFILE, *self._devices)
+            if known is None:
+                self._how = How.SENDFILE
+            else:
+                record.count_fallback(How.SENDFILE, known)
+
+    def turn(self, most: int) -> int:
+        """Send up to ``most`` bytes, as many as the socket has room for; how many.
+
+        Raises PeerGone, FileTruncated and TransferError, with ``moved`` among their fields.
+        """
+        count = min(most, self.left)
+        try:
+            if self._how is How.SENDFILE:
+                moved = linux.send_some(self._out, self.extent.fd, self.offset, count)
+            else:
+                moved = portable.send_some(self._out, self.extent.fd, self.offset, count)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            if self._how is How.COPY or self.extent.sent or not linux.refuses(error):
+                raise translated(error, self.extent.sent) from error
+            self._how = How.COPY
+            self._refused = linux.reason(error)
+            record.count_fallback(How.SENDFILE, self._refused)
+            return self.turn(most)
+        if moved == 0:
+            raise errors.FileTruncated(missing=self.left, moved=self.extent.sent)
+        self.offset += moved
+        self.left -= moved
+        self.extent.sent += moved
+        return moved
+
+    def cold(self, length: int) -> bool:
+        """Whether some of the next ``length`` bytes would have to be read from the disk."""
+        return not linux.resident(self.extent.fd, self.offset, min(length, self.left))
+
+    def read_in(self, length: int) -> None:
+        """Have the next ``length`` bytes in memory, and as many after them on their way."""
+        linux.read_in(self.extent.fd, self.offset, min(length, self.left))
+
+    def delivered(self) -> int:
+        """How many bytes the peer has acknowledged."""
+        return self.extent.sent - undelivered(self._out)
+
+    def finish(self) -> None:
+        """Count what was moved, and by which way."""
+        record.count({self._how: self.extent.sent})
+        if self._refused and not self.left:  # copying went well, so it is the way that is at fault
+            record.refuse(How.SENDFILE, *self._devices, self._refused)
