@@ -17,6 +17,8 @@ from headrace.transfer.loopback import unpace
 LINGER = 30.0
 LINGER_IDLE = 5.0
 
+_TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; CPython names it from 3.12 on
+
 
 class Unreader(SocketUnreader):  # type: ignore[misc]
     """Reads from the peer; the head of a request must have arrived by ``head_deadline``.
@@ -47,9 +49,14 @@ class Unreader(SocketUnreader):  # type: ignore[misc]
 
 
 class Connection(TConn):  # type: ignore[misc]
-    """A connection; ``stall`` is for how many seconds its peer may move nothing."""
+    """A connection; ``stall`` is for how many seconds its peer may move nothing.
 
-    def __init__(self, cfg: Any, sock: socket.socket, peer: Any, server: Any, stall: float) -> None:
+    ``unsent`` is how many bytes may wait in the kernel without being on the wire, 0 for any.
+    """
+
+    def __init__(
+        self, cfg: Any, sock: socket.socket, peer: Any, server: Any, stall: float, unsent: int
+    ) -> None:
         super().__init__(cfg, sock, peer, server)
         self.stall = stall
         # Whether the request has been read to its end.
@@ -57,6 +64,8 @@ class Connection(TConn):  # type: ignore[misc]
         if isinstance(peer, tuple):  # not of a Unix socket
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             unpace(sock, peer[0])
+            if unsent:
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent)
         # The kernel ends a blocking call on a silent peer (EAGAIN), so none needs a poll before it.
         limit = struct.pack("ll", int(stall), int(stall % 1 * 1e6))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)

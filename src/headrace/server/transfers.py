@@ -25,7 +25,6 @@ from headrace.transfer.outgoing import Outgoing
 _SWEEP = 1.0  # seconds between two looks at who is too slow
 _EVENTS = 256  # taken at a time
 _GONE = select.EPOLLHUP | select.EPOLLERR
-_TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; CPython names it from 3.12 on
 
 Done = Callable[["Sending"], None]
 
@@ -214,13 +213,11 @@ class _Loop(threading.Thread):
                 self._calls.get_nowait()()
 
     def _begin(self, sending: Sending) -> None:
-        sock = sending.conn.sock
+        fd = sending.conn.sock.fileno()
         sending.window_end = time.monotonic() + self._window
         sending.checked = sending.outgoing.offset
-        if sock.family != socket.AF_UNIX and self._options.unsent:
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, self._options.unsent)
-        self._going[sock.fileno()] = sending
-        self._poll.register(sock.fileno(), select.EPOLLOUT)
+        self._going[fd] = sending
+        self._poll.register(fd, select.EPOLLOUT)
 
     def _turn(self, sending: Sending) -> None:
         outgoing = sending.outgoing

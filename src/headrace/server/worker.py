@@ -206,8 +206,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 time.sleep(0.05)  # it may stay waiting: do not spin on it
             return False
         self.nr_conns += 1
-        conn = Connection(self.cfg, sock, peer, listener.getsockname(), self.options.stall_timeout)
-        conn.timeout = time.monotonic() + self.options.stall_timeout
+        options = self.options
+        stall, unsent = options.stall_timeout, options.transfers.unsent
+        conn = Connection(self.cfg, sock, peer, listener.getsockname(), stall, unsent)
+        conn.timeout = time.monotonic() + stall
         self.pending_conns.append(conn)
         self.poller.register(
             sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn)
