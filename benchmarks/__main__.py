@@ -22,6 +22,7 @@ from benchmarks import (
     machine,
     memory,
     report,
+    scale,
     start,
     startup,
     upload,
@@ -46,6 +47,7 @@ PARTS: dict[str, Callable[[Plan], list[Row]]] = {
     "memory": memory.run,
     "hosts": hosts.run,
     "link": link.run,
+    "scale": scale.run,
 }
 
 

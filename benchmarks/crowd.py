@@ -1,9 +1,9 @@
 """A crowd of slow clients in a process of its own.
 
-``python -m benchmarks.crowd PORT PATH COUNT RATE PACE`` has COUNT connections get PATH, of which
-PACE are begun a second (0: all at once), and each take RATE bytes a second.  Prints, as JSON lines,
-the seconds each waited for its first byte, once all have it; and after a line on stdin how many
-bytes each took since then, the seconds, and how many failed.
+``python -m benchmarks.crowd PORT PATH,… COUNT RATE PACE`` has COUNT connections get a PATH each, in
+turn, of which PACE are begun a second (0: all at once), and each take RATE bytes a second.  Prints,
+as JSON lines, the seconds each waited for its first byte, once all have it; and after a line on
+stdin how many bytes each took since then, the seconds, and how many failed.
 """
 
 import contextlib
@@ -43,11 +43,11 @@ class _Client:
         self.failed = self.failed or not count
 
 
-def main(port: int, path: str, count: int, rate: int, pace: int) -> None:
+def main(port: int, paths: list[str], count: int, rate: int, pace: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     waste = mmap.mmap(-1, max(rate, mmap.PAGESIZE))
-    clients = _begin(port, path, count, pace, waste)
+    clients = _begin(port, paths, count, pace, waste)
     _print(waited=sorted(client.waited for client in clients))
     for client in clients:
         client.taken = 0
@@ -60,7 +60,7 @@ def main(port: int, path: str, count: int, rate: int, pace: int) -> None:
     )
 
 
-def _begin(port: int, path: str, count: int, pace: int, waste: mmap.mmap) -> list[_Client]:
+def _begin(port: int, paths: list[str], count: int, pace: int, waste: mmap.mmap) -> list[_Client]:
     """Connect all, and wait for each one's first byte."""
     started = time.monotonic()
     clients: list[_Client] = []
@@ -71,7 +71,7 @@ def _begin(port: int, path: str, count: int, pace: int, waste: mmap.mmap) -> lis
                 sys.exit(f"{len(missing)} of {len(clients)} clients got no answer")
             due = count if not pace else int((time.monotonic() - started) * pace) + 1
             for _ in range(min(due, count) - len(clients)):
-                client = _Client(port, path)
+                client = _Client(port, paths[len(clients) % len(paths)])
                 clients.append(client)
                 missing[client.sock.fileno()] = client
                 poll.register(client.sock, select.EPOLLIN)
@@ -104,4 +104,4 @@ def _print(**found: object) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        main(int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6]))
+        main(int(sys.argv[1]), sys.argv[2].split(","), *map(int, sys.argv[3:6]))

@@ -54,14 +54,18 @@ def copied(found: Counter[str]) -> int:
 
 
 def on_file(deployed: Deployed, program: str, image: str) -> Counter[str]:
-    """Bytes that a program's processes moved from or to an image's file, by system call."""
+    """Bytes that a program's processes moved from or to an image's file, by system call.
+
+    But for those that are read one at a time, to see whether the file is in memory.
+    """
     call = re.compile(rf"(\w+)\(.*<[^>]*/{image}>.* = (\d+)$")
     moved: Counter[str] = Counter()
     prefix = deployed.host.place.prefix(program)
     for trace in prefix.parent.glob(f"{prefix.name}.*"):
         with trace.open(errors="replace") as lines:
             for found in filter(None, map(call.match, lines)):
-                moved[found[1]] += int(found[2])
+                if found[1] != "preadv2" or int(found[2]) > 1:
+                    moved[found[1]] += int(found[2])
     return moved
 
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 GUARD = 30.0  # seconds; a hang guard
 MIB = 1 << 20
 OCTETS = "Content-Type: application/octet-stream"
+LOOP = "server/transfers.py:_Loop._turn"
 TURN = "transfer/outgoing.py:Outgoing.turn"
 MOVING = ("server/", "transfer/", "log.py")
 
@@ -113,11 +114,15 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
             process.stdout.close()
 
 
-def download(traced: Traced, path: str, *fields: str) -> Record:
-    """The record of a download by a client that takes the bytes as fast as it can."""
+def download(traced: Traced, path: str, *fields: str, pause: float = 0.0) -> Record:
+    """The record of a download by a client that takes the bytes as fast as it can, after a pause.
+
+    Who pauses is served by the transfer loop.
+    """
     with Wire(traced.port) as wire:
         wire.send(wire.head("GET", path, "Connection: close", *fields))
         assert wire.read_head().status in (200, 206)
+        time.sleep(pause)
         buffer = bytearray(MIB)
         while wire.sock.recv_into(buffer):
             pass
@@ -137,17 +142,26 @@ def test_a_download_is_decided_in_few_steps(traced: Traced, fields: tuple[str, .
 
 
 def test_a_download_costs_the_same_whatever_its_size(traced: Traced) -> None:
-    """No call per block: a fast client's bytes leave in turns, of 3 calls and about a MiB each."""
+    """No call per block: a fast client's bytes leave 8 MiB at a time, for a few calls."""
     small, large = 64 * MIB, 512 * MIB
     paths = [traced.image(size) for size in (small, large)]
     first, second = (download(traced, path) for path in paths)
+    more = len(second.calls) - len(first.calls)
+    assert more <= 3 * (large - small) // MIB, told(second.calls)
+    assert first.deciding == second.deciding
+    assert len(first.moving) <= 120, told(first.moving)
+
+
+def test_the_transfer_loop_costs_three_calls_a_turn(traced: Traced) -> None:
+    small, large = 64 * MIB, 512 * MIB
+    paths = [traced.image(size) for size in (small, large)]
+    first, second = (download(traced, path, pause=0.2) for path in paths)
     turns = second.calls.count(TURN) - first.calls.count(TURN)
-    assert 0 < turns <= 2 * (large - small) // MIB, told(second.calls)
+    assert second.calls.count(LOOP) > 0.9 * second.calls.count(TURN), told(second.calls)
+    assert turns <= 2 * (large - small) // MIB, told(second.calls)
     # Every 8 MiB it is looked whether they are in memory: three more.
     more = len(second.calls) - len(first.calls)
     assert more <= 3 * turns + 4 * (large - small) // (8 * MIB), told(second.calls)
-    assert first.deciding == second.deciding
-    assert len(first.moving) - 3 * first.calls.count(TURN) <= 80, told(first.moving)
 
 
 def test_an_upload_costs_a_few_calls_a_mib(traced: Traced) -> None:

@@ -5,6 +5,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from gunicorn.http.unreader import SocketUnreader
@@ -17,7 +18,43 @@ from headrace.transfer.loopback import unpace
 LINGER = 30.0
 LINGER_IDLE = 5.0
 
+_RUSH_PATIENCE = 0.2  # seconds in which a fast peer has taken something
+
 _TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; CPython names it from 3.12 on
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+
+
+def _limit_unsent(sock: socket.socket, size: int) -> None:
+    """Have so many bytes at most wait in the kernel without being on the wire; 0: any number."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, size)
+
+
+def writable_within(sock: socket.socket, seconds: float) -> bool:
+    """Whether the socket has room, or gets some within ``seconds``."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(seconds * 1000))
+
+
+@contextlib.contextmanager
+def rushing(sock: socket.socket, stall: float, unsent: int) -> Iterator[None]:
+    """Have calls on the socket block, but for no longer than a fast peer lets them, and much wait
+    in the kernel for it.
+
+    Afterwards ``stall`` seconds and ``unsent`` bytes are the limits again.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_RUSH_PATIENCE))
+    _limit_unsent(sock, 0)
+    sock.setblocking(True)
+    try:
+        yield
+    finally:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(stall))
+        _limit_unsent(sock, unsent)
 
 
 class Unreader(SocketUnreader):  # type: ignore[misc]
@@ -64,12 +101,10 @@ class Connection(TConn):  # type: ignore[misc]
         if isinstance(peer, tuple):  # not of a Unix socket
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             unpace(sock, peer[0])
-            if unsent:
-                sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent)
+            _limit_unsent(sock, unsent)
         # The kernel ends a blocking call on a silent peer (EAGAIN), so none needs a poll before it.
-        limit = struct.pack("ll", int(stall), int(stall % 1 * 1e6))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(stall))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(stall))
 
     def init(self) -> None:
         """Get ready to read the next request's head."""

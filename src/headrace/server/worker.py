@@ -42,7 +42,7 @@ from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 from headrace.errors import Error, PeerGone, PeerStalled, TransferError
 from headrace.log import request_id
 from headrace.server.body import RequestBody
-from headrace.server.connection import LINGER, Connection
+from headrace.server.connection import LINGER, Connection, rushing, writable_within
 from headrace.server.options import ServeOptions
 from headrace.server.response import Response, line_of
 from headrace.server.transfers import Sending, TransferLoops
@@ -111,6 +111,15 @@ LOITER = 0.002
 
 TELL = 10.0
 """Seconds between two lines of the log about what a stopping worker waits for."""
+
+EAGER = 0.005
+"""Seconds within which a client that is fast has room for more."""
+
+RUSH_RATE = 16 << 20
+"""Bytes a second that a client takes who is served by its request's thread to the end."""
+
+RUSH_TURNS = 4
+"""Turns that such a client is given at a time."""
 
 CUT_GRACE = 3.0
 """Seconds given to requests whose connection was cut, to clean up behind themselves."""
@@ -375,19 +384,59 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _answer(self, environ: dict[str, Any], resp: Response) -> Outgoing | None:
         """Have the application answer; what is left of a file, if anything."""
         result: Iterable[bytes] = self.wsgi(environ, resp.start_response)
-        outgoing = None
+        left = None
         try:
             if isinstance(result, wsgi.FileWrapper):
                 outgoing = resp.write_file(result, self.options.transfers.turn)
+                if outgoing is not None and not self._rush(outgoing, resp):
+                    left = outgoing
             else:
                 for block in result:
                     resp.write(block)
-            if outgoing is None:
+            if left is None:
                 resp.close()
-            return outgoing
+            return left
         finally:
-            if outgoing is None and hasattr(result, "close"):
+            if left is None and hasattr(result, "close"):
                 result.close()
+
+    def _rush(self, outgoing: Outgoing, resp: Response) -> bool:
+        """Go on with a client that takes everything at once, while nobody waits for the thread;
+        whether that was all.
+
+        Such a client is done soon, and a call that blocks moves more at a time than one that does
+        not: its bytes cost a fifth less than by the loop.
+        """
+        options = self.options.transfers
+        most = RUSH_TURNS * options.turn
+        if options.rate or options.total_rate or not self._is_eager(outgoing, resp):
+            return False
+        with rushing(resp.sock, self.options.stall_timeout, options.unsent):
+            while outgoing.left and not self._crowded() and not outgoing.cold(most):
+                wanted, started = min(most, outgoing.left), time.monotonic()
+                try:
+                    moved = outgoing.turn(most)
+                finally:
+                    resp.sent = outgoing.extent.sent
+                if moved < wanted or (time.monotonic() - started) * RUSH_RATE > moved:
+                    break
+        if outgoing.left:
+            resp.sock.setblocking(False)
+            return False
+        outgoing.finish()
+        return True
+
+    def _is_eager(self, outgoing: Outgoing, resp: Response) -> bool:
+        """Whether the client takes its first turn without much waiting in between."""
+        turn = self.options.transfers.turn
+        while outgoing.left and outgoing.extent.sent < turn:
+            if self._crowded() or not writable_within(resp.sock, EAGER) or outgoing.cold(turn):
+                return False
+            try:
+                outgoing.turn(turn)
+            finally:
+                resp.sent = outgoing.extent.sent
+        return True
 
     def _hand_over(
         self,

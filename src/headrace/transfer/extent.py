@@ -61,11 +61,12 @@ class Extent:
         self._left = True
 
     def borrow(self, fd: int, release: Release) -> None:
-        """Use ``fd``, open on the same file, in the place of the descriptor it owns.
+        """Use ``fd``, open on the same file or the very one, in place of the descriptor it owns.
 
         ``release(fd)`` is called when it is closed; the position of ``fd`` is not the extent's.
         """
-        self._release(self.fd)
+        if fd != self.fd:
+            self._release(self.fd)
         self.fd, self._release = fd, release
 
     @property

@@ -24,17 +24,10 @@ class Descriptors:
         status = os.fstat(extent.fd)
         key = status.st_dev, status.st_ino
         with self._lock:
-            fd = self._files.get(key)
-            if fd is None:
-                fd = os.dup(extent.fd)
-                self._files[key], self._keys[fd], self._users[fd] = fd, key, 0
-            self._users[fd] += 1
+            fd = self._files.setdefault(key, extent.fd)
+            self._keys[fd] = key
+            self._users[fd] = self._users.get(fd, 0) + 1
         extent.borrow(fd, self._release)
-
-    def users(self, fd: int) -> int:
-        """How many extents use a descriptor."""
-        with self._lock:
-            return self._users.get(fd, 0)
 
     def _release(self, fd: int) -> None:
         with self._lock:
