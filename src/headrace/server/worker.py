@@ -346,6 +346,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Whether connections may be waiting for a thread."""
         return len(self._busy) > self.options.threads
 
+    def _has_room(self) -> bool:
+        """Whether more threads are free than not."""
+        return 2 * len(self._busy) <= self.options.threads
+
     def handle_request(self, request: Any, conn: Connection) -> bool | Sending:
         """Answer one request; whether the connection could take another, or what is left of it."""
         stall = self.options.stall_timeout
@@ -401,7 +405,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 result.close()
 
     def _rush(self, outgoing: Outgoing, resp: Response) -> bool:
-        """Go on with a client that takes everything at once, while nobody waits for the thread;
+        """Go on with a client that takes everything at once, while half of the threads are free;
         whether that was all.
 
         Such a client is done soon, and a call that blocks moves more at a time than one that does
@@ -409,10 +413,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """
         options = self.options.transfers
         most = RUSH_TURNS * options.turn
-        if options.rate or options.total_rate or not self._is_eager(outgoing, resp):
+        if options.rate or options.total_rate or not self._has_room():
+            return False
+        if not self._is_eager(outgoing, resp):
             return False
         with rushing(resp.sock, self.options.stall_timeout, options.unsent):
-            while outgoing.left and not self._crowded() and not outgoing.cold(most):
+            while outgoing.left and self._has_room() and not outgoing.cold(most):
                 wanted, started = min(most, outgoing.left), time.monotonic()
                 try:
                     moved = outgoing.turn(most)
@@ -430,7 +436,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Whether the client takes its first turn without much waiting in between."""
         turn = self.options.transfers.turn
         while outgoing.left and outgoing.extent.sent < turn:
-            if self._crowded() or not writable_within(resp.sock, EAGER) or outgoing.cold(turn):
+            if not writable_within(resp.sock, EAGER) or outgoing.cold(turn):
                 return False
             try:
                 outgoing.turn(turn)
