@@ -8,6 +8,7 @@ for a disk: what is not in memory is read in by helper threads, while the others
 import contextlib
 import heapq
 import itertools
+import logging
 import os
 import select
 import socket
@@ -19,12 +20,14 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from headrace.errors import Error, PeerGone, PeerStalled, PeerTooSlow
+from headrace.errors import Error, PeerGone, PeerStalled, PeerTooSlow, TransferError
 from headrace.transfer.outgoing import Outgoing
 
 _SWEEP = 1.0  # seconds between two looks at who is too slow
 _EVENTS = 256  # taken at a time
 _GONE = select.EPOLLHUP | select.EPOLLERR
+
+_log = logging.getLogger(__name__)
 
 Done = Callable[["Sending"], None]
 
@@ -121,11 +124,6 @@ class TransferLoops:
         """Have a download sent on; its socket must not block."""
         min(self._loops, key=lambda loop: loop.load).take(sending)
 
-    @property
-    def load(self) -> int:
-        """How many downloads are under way."""
-        return sum(loop.load for loop in self._loops)
-
     def stop(self) -> None:
         """End the threads; downloads still under way stay as they are."""
         for loop in self._loops:
@@ -160,12 +158,18 @@ class _Loop(threading.Thread):
         self._paced = bool(options.rate or bucket)
         self._stopping = False
         self._next_sweep = self._due = time.monotonic() + _SWEEP
-        self.load = 0
+        # Each counted in one thread only: no update is lost.
+        self._taken = self._ended = 0
 
     # --- from other threads
 
+    @property
+    def load(self) -> int:
+        """How many downloads are under way."""
+        return self._taken - self._ended
+
     def take(self, sending: Sending) -> None:
-        self.load += 1
+        self._taken += 1
         self._call(lambda: self._begin(sending))
 
     def stop(self) -> None:
@@ -228,6 +232,10 @@ class _Loop(threading.Thread):
         except Error as error:
             self._end(sending, error)
             return
+        except Exception as error:  # a defect, which must not end all the others
+            _log.exception("%s: the transfer loop met what it does not know", sending.where)
+            self._end(sending, TransferError(reason=repr(error), moved=outgoing.extent.sent))
+            return
         if not outgoing.left:
             self._end(sending, None)
         elif self._paced:
@@ -239,7 +247,7 @@ class _Loop(threading.Thread):
         del self._going[fd]
         with contextlib.suppress(OSError):
             self._poll.unregister(fd)
-        self.load -= 1
+        self._ended += 1
         sending.error = error
         sending.outgoing.finish()
         sending.outgoing.extent.close()
