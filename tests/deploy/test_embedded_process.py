@@ -166,6 +166,43 @@ def test_sighup_replaces_the_workers_gently(directory: Path) -> None:
         assert server.stop() == 0
 
 
+def replaced(server: Embedded) -> tuple[int, int]:
+    """The worker that served before a SIGHUP, and the one that serves after it."""
+    first = server.ask("GET", "/process")["pid"]
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.ask("GET", "/process")["pid"] != first)
+    return first, server.ask("GET", "/process")["pid"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_replaced_worker_has_all_the_time_it_needs(directory: Path, workers: int) -> None:
+    """The drain time-out is for the end of the service."""
+    with embedded(directory, "drain_timeout=0.5", f"workers={workers}") as server:
+        with slow_download(server) as wire:
+            for _ in range(2):
+                server.process.send_signal(signal.SIGHUP)
+                time.sleep(1.0)
+                assert server.ask("GET", "/process")
+            assert wire.answer().whole
+        wait_until(lambda: len(psutil.Process(server.pid).children()) == workers)
+        assert server.stop() == 0
+
+
+def test_the_end_of_the_service_is_that_of_replaced_workers_too(directory: Path) -> None:
+    with embedded(directory, "drain_timeout=0.5") as server, slow_download(server) as wire:
+        replaced(server)
+        assert server.stop() == 0
+        assert not wire.answer().whole
+
+
+def test_a_crash_is_made_up_for_beside_a_replaced_worker(directory: Path) -> None:
+    with embedded(directory) as server, slow_download(server) as wire:
+        _, second = replaced(server)
+        os.kill(second, signal.SIGKILL)
+        wait_until(lambda: server.ask("GET", "/process")["pid"] != second)
+        assert wire.answer().whole
+
+
 def test_workers_end_when_the_master_is_gone(directory: Path) -> None:
     with embedded(directory) as server:
         worker = psutil.Process(server.ask("GET", "/process")["pid"])

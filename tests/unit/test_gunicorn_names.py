@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import Response, create
@@ -27,6 +28,9 @@ def test_every_name_in_use_exists(cls: type) -> None:
 # What Headrace replaces or builds upon line by line.  When one of these changes, read what changed
 # and take it over before the new digest is written here.
 READ = {
+    Arbiter.manage_workers: "518f2dd040ef",
+    Arbiter.reload: "fec344d2f774",
+    Arbiter.stop: "7138b6afd9c4",
     ThreadWorker.run: "f92c7394d857",
     ThreadWorker.accept: "f8dcead3dce5",
     ThreadWorker.enqueue_req: "c9f428953d24",

@@ -1,11 +1,18 @@
 """headrace serve: the embedded server.  The server's half is loaded only when it runs."""
 
+from typing import TYPE_CHECKING
+
 import click
 from click.core import ParameterSource
 
 from headrace.cli import settings
 from headrace.cli.session import Seconds, Session
 from headrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from oslo_config import cfg
+
+    from headrace.server.transfers import TransferOptions
 
 FRONTS: dict[str, dict[tuple[str, str], object]] = {
     "nginx": {
@@ -80,7 +87,8 @@ def serve(
     """Run the image service.
 
     Without any settings it keeps all it has in the state directory and serves this machine only.
-    SIGTERM stops it: no new connections, transfers in flight are finished.
+    SIGTERM stops it: no new connections, transfers in flight are finished.  SIGHUP has new worker
+    processes read the settings again; those there were finish their transfers, however long.
 
     Exit status: 0 stopped by a signal, 1 not started, 2 wrongly called, 3 or 4 not started in a
     worker process.
@@ -97,45 +105,55 @@ def serve(
     from headrace.api.auth import is_loopback
     from headrace.server import embedded
     from headrace.server.options import ServeOptions
+
+    def prepared() -> tuple[ServeOptions, embedded.Load]:
+        """By the settings as they are now; they are read again on SIGHUP."""
+        overrides = {**FRONTS[behind]} if behind is not None else {}
+        if unauthenticated_ok:
+            overrides["headrace", "unauthenticated_ok"] = True
+        conf = settings.load(state_dir, config_files, overrides)
+        where = unix_socket
+        if behind is not None and unix_socket is None:
+            where = config.unix_socket(conf)
+        if not conf.headrace.unauthenticated_ok and (where or not is_loopback(host)):
+            whom = "nobody who comes through a proxy" if where else "no other machine"
+            raise UsageError(
+                reason=f"no authentication is configured, so {whom} is served; "
+                "--unauthenticated-ok serves everybody who can connect"
+            )
+        log.configure(debug or session.debug or conf.debug)
+        options = ServeOptions(
+            host=host,
+            port=port,
+            unix_socket=where,
+            workers=workers,
+            drain_timeout=drain_timeout,
+            threads=conf.headrace.threads,
+            stall_timeout=conf.headrace.stall_timeout,
+            max_connections=conf.headrace.max_connections,
+            transfers=_transfers(conf),
+        )
+
+        def load() -> embedded.Application:
+            # Where the host wants it: a single worker loads it itself, the master stays small.
+            from headrace.api import app
+
+            return app.build(conf)
+
+        return options, load
+
+    embedded.serve(*prepared(), renew=prepared)
+
+
+def _transfers(conf: "cfg.ConfigOpts") -> "TransferOptions":
     from headrace.server.transfers import TransferOptions
 
-    overrides = {**FRONTS[behind]} if behind is not None else {}
-    if unauthenticated_ok:
-        overrides["headrace", "unauthenticated_ok"] = True
-    conf = settings.load(state_dir, config_files, overrides)
-    if behind is not None and unix_socket is None:
-        unix_socket = config.unix_socket(conf)
-    if not conf.headrace.unauthenticated_ok and (unix_socket or not is_loopback(host)):
-        whom = "nobody who comes through a proxy" if unix_socket else "no other machine"
-        raise UsageError(
-            reason=f"no authentication is configured, so {whom} is served; --unauthenticated-ok "
-            "serves everybody who can connect"
-        )
-    log.configure(debug or session.debug or conf.debug)
-    options = ServeOptions(
-        host=host,
-        port=port,
-        unix_socket=unix_socket,
-        workers=workers,
-        threads=conf.headrace.threads,
-        drain_timeout=drain_timeout,
-        stall_timeout=conf.headrace.stall_timeout,
-        max_connections=conf.headrace.max_connections,
-        transfers=TransferOptions(
-            threads=conf.headrace.transfer_threads,
-            turn=conf.headrace.transfer_turn,
-            unsent=conf.headrace.transfer_unsent,
-            minimum_rate=conf.headrace.minimum_rate,
-            read_ahead=conf.headrace.read_ahead,
-            rate=conf.headrace.download_rate,
-            total_rate=conf.headrace.total_download_rate,
-        ),
+    return TransferOptions(
+        threads=conf.headrace.transfer_threads,
+        turn=conf.headrace.transfer_turn,
+        unsent=conf.headrace.transfer_unsent,
+        minimum_rate=conf.headrace.minimum_rate,
+        read_ahead=conf.headrace.read_ahead,
+        rate=conf.headrace.download_rate,
+        total_rate=conf.headrace.total_download_rate,
     )
-
-    def load() -> embedded.Application:
-        # Where the host wants it: a single worker loads it itself, and the master stays small.
-        from headrace.api import app
-
-        return app.build(conf)
-
-    embedded.serve(options, load)

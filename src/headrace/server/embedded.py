@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import resource
+import select
 import socket
 import stat
 from collections.abc import Callable, Iterable
@@ -15,7 +16,8 @@ from gunicorn import systemd
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, Error
+from headrace.server.master import Master
 from headrace.server.options import ServeOptions
 from headrace.server.response import line_of
 from headrace.server.worker import CUT_GRACE, Worker
@@ -26,6 +28,7 @@ DESCRIPTORS_A_THREAD = 8
 SPARE_DESCRIPTORS = 64
 UNIX_SOCKET_MODE = 0o660
 
+log = logging.getLogger("headrace.server")
 access_log = logging.getLogger("headrace.access")
 
 
@@ -48,12 +51,20 @@ def print_listening(url: str) -> None:
     print(f"Headrace listening on {url}", flush=True)
 
 
+Load = Callable[[], Application]
+Renew = Callable[[], tuple[ServeOptions, Load]]
+
+
 def serve(
     options: ServeOptions,
-    load: Callable[[], Application],
+    load: Load,
     on_listening: Callable[[str], None] = print_listening,
+    renew: Renew | None = None,
 ) -> NoReturn:
     """Serve the application that ``load`` builds until SIGTERM, SIGINT or SIGQUIT.
+
+    On SIGHUP new workers take the place of those there are, which finish what they began, however
+    long it takes; by what ``renew`` gives then, if it does not raise.  The address stays.
 
     ``load`` runs in the worker when there is one, so that only one process holds the libraries; or
     once before several are forked, which then share them, so it must leave no connection and no
@@ -65,7 +76,7 @@ def serve(
     ``load`` raises before a fork.
     """
     _raise_descriptor_limit()
-    Host(options, load, on_listening, _listen(options)).run()
+    Host(options, load, on_listening, _listen(options), renew).run()
     raise SystemExit(0)
 
 
@@ -75,12 +86,14 @@ class Host(BaseApplication):  # type: ignore[misc]
     def __init__(
         self,
         options: ServeOptions,
-        load: Callable[[], Application],
+        load: Load,
         on_listening: Callable[[str], None],
         listener: int | None,
+        renew: Renew | None,
     ) -> None:
         self.options = options
         self._load = load
+        self._renew = renew
         self._on_listening = on_listening
         self._listener = listener
         # Holds one byte: the worker that gets it is the first to answer.
@@ -88,7 +101,35 @@ class Host(BaseApplication):  # type: ignore[misc]
         os.set_blocking(self._first, False)
         os.write(token, b"1")
         os.close(token)
+        # Holds something from when the service stops.
+        self._stopping, self._stop = os.pipe()
         super().__init__()
+
+    def run(self) -> None:
+        Master(self).run()
+
+    def reload(self) -> None:
+        """Take over the settings as they are now; those in force stay if they cannot be used."""
+        if self._renew is not None:
+            try:
+                options, load = self._renew()
+                # Several workers share what is loaded here, before they are forked.
+                loaded = load() if options.workers > 1 else None
+            except Error as error:
+                log.error("the settings stay as they were: %s", error)
+                return
+            self.options, self._load, self.callable = options, load, loaded
+        super().reload()
+
+    def tell_stopping(self) -> None:
+        """Have the workers know that the service stops."""
+        os.write(self._stop, b"1")
+
+    @property
+    def stopping(self) -> bool:
+        poll = select.poll()
+        poll.register(self._stopping, select.POLLIN)
+        return bool(poll.poll(0))
 
     def load_config(self) -> None:
         for name, value in self._settings().items():

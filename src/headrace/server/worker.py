@@ -7,13 +7,15 @@ What differs from gunicorn's own:
 - ``Expect: 100-continue`` is answered by the first read of the body;
 - an answer is not lost behind a body that was refused: the connection lingers, in its own thread;
 - a connection gets a thread when it has something to say, not before;
-- on SIGTERM it first stops listening, then lets transfers finish.
+- on SIGTERM it first stops listening, then lets transfers finish: for the drain time-out when the
+  service stops, without a limit when this worker alone is replaced.
 
 HTTP/1 without TLS only.  ``PRIVATE`` lists every name of gunicorn in use that is not part of its
 documented interface; a test compares it with the gunicorn installed.
 """
 
 import errno
+import math
 import os
 import selectors
 import time
@@ -27,6 +29,7 @@ from logging import getLogger
 from typing import Any, Protocol, cast
 
 from gunicorn import util
+from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.http import wsgi
@@ -50,8 +53,19 @@ from headrace.transfer.outgoing import Outgoing
 from headrace.transfer.shared import Descriptors
 
 PRIVATE: dict[type, tuple[str, ...]] = {
+    Arbiter: (
+        "WORKERS",
+        "app",
+        "kill_worker",
+        "manage_workers",
+        "num_workers",
+        "reload",
+        "setup",
+        "spawn_worker",
+        "stop",
+    ),
     BaseSocket: ("close", "sock"),
-    BaseWorker: ("alive", "app", "cfg", "load_wsgi", "log", "notify", "sockets", "wsgi"),
+    BaseWorker: ("alive", "app", "cfg", "load_wsgi", "log", "notify", "ppid", "sockets", "wsgi"),
     Body: ("_read_reader", "failed", "reader"),
     ChunkedReader: ("read",),
     GunicornLogger: ("access", "error_log", "setup"),
@@ -139,6 +153,11 @@ class Host(Protocol):
 
     options: ServeOptions
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the service stops, and not this worker alone."""
+        ...
+
     def announce(self, listener: Any) -> None: ...
 
 
@@ -160,7 +179,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._sending: set[Sending] = set()
         self._downloads: Counter[str] = Counter()  # by the client's address
         self._descriptors = Descriptors()
-        self._stop_by = float("inf")
+        self._stop_by = math.inf
         self._notified = float("-inf")
 
     def load_wsgi(self) -> None:
@@ -298,9 +317,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._cap_keepalive(now + STOPPING_LINGER)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, now + STOPPING_LINGER)
-        self._stop_by = min(self._stop_by, now + self.options.drain_timeout)
         tell = now
         while self.nr_conns > 0 and time.monotonic() < self._stop_by:
+            if self._stop_by == math.inf and self._service_stops():
+                self._stop_by = time.monotonic() + self.options.drain_timeout
             if time.monotonic() >= tell and self._in_flight():
                 log.info("stopping: %d requests in flight", len(self._in_flight()))
                 tell = time.monotonic() + TELL
@@ -312,6 +332,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         deadline = time.monotonic() + CUT_GRACE
         while self._in_flight() and time.monotonic() < deadline:
             self._turn()
+
+    def _service_stops(self) -> bool:
+        """Whether there will be nobody to serve: a worker that is only replaced has time."""
+        return self.host.stopping or os.getppid() != self.ppid
 
     def _in_flight(self) -> list[Connection]:
         """The connections whose requests are not over."""
