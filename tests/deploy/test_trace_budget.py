@@ -158,7 +158,8 @@ def test_the_transfer_loop_costs_three_calls_a_turn(traced: Traced) -> None:
     first, second = (download(traced, path, pause=0.2) for path in paths)
     turns = second.calls.count(TURN) - first.calls.count(TURN)
     assert second.calls.count(LOOP) > 0.9 * second.calls.count(TURN), told(second.calls)
-    assert turns <= 2 * (large - small) // MIB, told(second.calls)
+    # About one for each MiB on an idle machine; smaller ones where the client has to wait for it.
+    assert turns <= 4 * (large - small) // MIB, told(second.calls)
     # Every 8 MiB it is looked whether they are in memory: three more.
     more = len(second.calls) - len(first.calls)
     assert more <= 3 * turns + 4 * (large - small) // (8 * MIB), told(second.calls)
