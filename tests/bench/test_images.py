@@ -21,8 +21,8 @@ from headrace.bench import cache, run
 from headrace.client import Connection, Images
 from headrace.errors import ClientError
 from tests import certificates
-from tests.needs import require, require_environment, require_strace
-from tools import strace
+from tests.needs import require, require_command, require_environment, require_root, require_strace
+from tools import namespaces, strace
 from tools.hosts import free_port
 from tools.serving import COMMAND, Serving, environment, serving
 
@@ -326,6 +326,31 @@ def test_the_agent_on_the_services_machine(server: Serving, image: str) -> None:
         assert "touches no files" in bench(server.url, *words, port, *cold, status=1).stderr
 
 
+def test_a_service_on_another_machine(tmp_path: Path, source: Path) -> None:
+    """Its CPU is not this machine's: it is known from an agent there, or not at all."""
+    require_root()
+    require_command("ip")
+    with namespaces.joined() as hosts:
+        env = environment() | {"PATH": namespaces.environment()["PATH"]}
+        options = ("--host", hosts.address, "--unauthenticated-ok")
+        words = [*hosts.words("near"), str(COMMAND), "bench", "-F", str(source), "-l", f"-{SIZE}"]
+        with serving(tmp_path, *options, env=env, under=hosts.words("far")) as running:
+            env["HEADRACE_URL"] = running.url
+
+            def run_bench(*more: str) -> subprocess.CompletedProcess[str]:
+                return subprocess.run(
+                    [*words, *more], capture_output=True, text=True, timeout=GUARD, env=env
+                )
+
+            done = run_bench("-t", "IMAGE_PUT,TCP_SENDFILE", "--json")
+            refused = run_bench("-t", "IMAGE_PUT", "-C")
+    image, raw = json.loads(done.stdout)
+    assert image["REMOTE_SD"] is None
+    assert raw["REMOTE_SD"] is not None
+    assert refused.returncode == 2
+    assert "the service is on another machine" in refused.stderr
+
+
 @pytest.mark.parametrize("asked", [["1"], [0], [-1], "1", [True]])
 def test_the_agent_watches_processes_only(asked: object) -> None:
     with agent() as port, run.FarEnd("127.0.0.1", int(port)) as far:
@@ -554,6 +579,13 @@ def test_ways_and_streams_are_measured_in_turn(server: Serving, image: str) -> N
     assert [line.split()[:3] for line in lines[6:]] == [
         [streams, way, str(SIZE)] for way in ("splice", "copy") for streams in ("1", "2")
     ]
+
+
+def test_a_password_is_not_shown(server: Serving, image: str) -> None:
+    url = server.url.replace("http://", "http://me:secret@")
+    done = bench(url, "-t", "IMAGE_GET", "--image", image, "-l", f"-{SIZE}", "-c", "-C")
+    assert server.url in done.stdout
+    assert "secret" not in done.stdout + done.stderr
 
 
 def test_a_comparison_of_ways(server: Serving, source: Path) -> None:

@@ -189,7 +189,8 @@ def _require_report(path: str) -> None:
 
 
 def _url(asked: Wishes, session: Session) -> str | None:
-    return session.endpoint() if asked.tests & set(IMAGE_TESTS) else None
+    """The service that is measured, without a password."""
+    return session.connection(1.0).endpoint.url if asked.tests & set(IMAGE_TESTS) else None
 
 
 Tell = Callable[[Spec, int], None]
@@ -225,17 +226,18 @@ def _measuring(asked: Wishes, session: Session) -> Iterator[tuple[Measure, run.F
     images = bool(asked.tests & set(IMAGE_TESTS))
     raw = bool(asked.tests - set(IMAGE_TESTS))
     with contextlib.ExitStack() as stack:
-        far = _far_end(asked, session, stack, needed=raw)
-        made = "IMAGE_GET" in asked.tests or "IMAGE_RANGE" in asked.tests
+        watched = images and _can_watch(asked, session)
+        far = _far_end(asked, stack) if raw or watched else None
         file = None
         if asked.tests & set(FROM_FILE):
             file = stack.enter_context(run.file_to_send(asked.file, _FILE_SIZE))
         service = sending = fetching = None
         if images:
-            service = image.Service(session.connection, far, asked.far_pids, asked.far_file)
+            watcher = far if watched else None
+            service = image.Service(session.connection, watcher, asked.far_pids, asked.far_file)
         if file is not None and "IMAGE_PUT" in asked.tests:
             sending = image.file_to_send(file)
-        if made:
+        if asked.tests & {"IMAGE_GET", "IMAGE_RANGE"}:
             fetching = stack.enter_context(
                 image.image_to_fetch(
                     session.connection,
@@ -256,18 +258,21 @@ def _measuring(asked: Wishes, session: Session) -> Iterator[tuple[Measure, run.F
         yield measure, far
 
 
-def _far_end(
-    asked: Wishes, session: Session, stack: contextlib.ExitStack, *, needed: bool
-) -> run.FarEnd | None:
-    """The far end that is named, or one of our own; none where it would measure for nobody."""
+def _can_watch(asked: Wishes, session: Session) -> bool:
+    """Whether a far end is, or can be, on the service's machine."""
+    if asked.host is not None or image.is_here(session.connection):
+        return True
+    if asked.remote_cpu or asked.far_pids or asked.far_file:
+        raise UsageError(
+            reason="the service is on another machine: -C, --far-pid and --far-file want "
+            "`headrace netserver` there, and -H"
+        )
+    return False
+
+
+def _far_end(asked: Wishes, stack: contextlib.ExitStack) -> run.FarEnd:
+    """The far end that is named, or one of our own on loopback."""
     host, port = asked.host, asked.port
     if host is None:
-        if not needed and not image.is_here(session.connection):
-            if asked.remote_cpu or asked.far_pids or asked.far_file:
-                raise UsageError(
-                    reason="the service is on another machine: -C, --far-pid and --far-file want "
-                    "`headrace netserver` there, and -H"
-                )
-            return None
         host, port = "127.0.0.1", stack.enter_context(run.own_far_end())
     return stack.enter_context(run.FarEnd(host, port, asked.secret))
