@@ -79,14 +79,13 @@ class Transfers:
         self._transactions = 0
         self._stopped = False
         self._parent = os.getppid()
-        # What answers it has let us in; and the connection is there when the time begins.
-        connection.request("GET", "/v2/images", query={"limit": "1"})
-        connection.open()
         self._settled: socket.socket | None = None
-        self._settle()
-        self._began = raw.buffers(connection.socket)
-        self._mss = connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
-        self._congestion = raw.congestion(connection.socket)
+        self._began = self._ended = (0, 0)
+        self._mss = 0
+        self._congestion = ""
+        # What answers it has let us in; and the connection is there when the time begins, unless
+        # the service closes it: one that has a process a connection must not be kept by idle ones.
+        connection.request("GET", "/v2/images", query={"limit": "1"})
 
     def work(self) -> Counted:
         """Everything until the time or the bytes are over."""
@@ -96,18 +95,17 @@ class Transfers:
         share = None if spec.nbytes is None else -(-spec.nbytes // spec.streams)
         self._last = min(share or raw.ENDLESS, self._subject.size if spec.cold else raw.ENDLESS)
         act = {"IMAGE_GET": self._get, "IMAGE_PUT": self._put, "IMAGE_RANGE": self._get_range}
-        ended = self._began
         while self._left() and not self._late():
             act[spec.test]()
             with contextlib.suppress(ConnectionFailed):  # it was cut
-                ended = raw.buffers(connection.socket)
+                self._ended = raw.buffers(connection.socket)
         return Counted(
             bytes=self._run.moved,
             calls=self._run.calls,
             transactions=self._transactions,
             mss=self._mss,
             congestion=self._congestion,
-            buffers=(*self._began, *ended),
+            buffers=(*self._began, *self._ended),
         )
 
     @property
@@ -134,9 +132,15 @@ class Transfers:
     def _settle(self) -> None:
         """Set up a connection that is new."""
         sock = self._connection.socket
-        if sock is not self._settled:
-            raw.prepare(sock, self._spec.local_buffer, self._spec)
-            self._settled = sock
+        if sock is self._settled:
+            return
+        raw.prepare(sock, self._spec.local_buffer, self._spec)
+        self._ended = raw.buffers(sock)
+        if self._settled is None:
+            self._began = self._ended
+            self._mss = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            self._congestion = raw.congestion(sock)
+        self._settled = sock
 
     # fetching
 
