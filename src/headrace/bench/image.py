@@ -219,12 +219,16 @@ def image_to_fetch(
     with connect(PATIENCE) as connection:
         images = Images(connection)
         if image_id is not None:
-            yield Subject(_size_of(images.show(image_id)), image_id)
+            size = _size_of(images.show(image_id))
+            connection.close()  # it would hold something of the service's while that is measured
+            yield Subject(size, image_id)
             return
         with temporary(images) as made:
             with file() as fd:
                 images.upload(made, fd)
-            yield Subject(_size_of(images.show(made)), made)
+            size = _size_of(images.show(made))
+            connection.close()
+            yield Subject(size, made)
 
 
 def _size_of(record: dict[str, object]) -> int:
