@@ -110,7 +110,7 @@ def test_as_many_bytes_as_asked_for(
     else:
         assert round(found["TRANSACTION_RATE"] * found["ELAPSED_TIME"]) >= 2 * SIZE // MIB * streams
     assert found["LOCAL_PROC_SD"] > 0
-    assert found["REMOTE_SD"] > 0
+    assert found["REMOTE_SD"] is not None  # in ticks, of which so short a measurement may have none
     assert found["REMOTE_PROC_SD"] is None
     assert _ids(server.url) == before
 

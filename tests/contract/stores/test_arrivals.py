@@ -133,8 +133,10 @@ def _second_name_of_an_image(path: Path) -> None:
 
 
 def _socket(path: Path) -> None:
+    directory = os.open(path.parent, os.O_RDONLY)  # the whole path may be too long for a socket's
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
+        sock.bind(f"/proc/self/fd/{directory}/{path.name}")
+    os.close(directory)
 
 
 def _for_others(path: Path) -> None:
