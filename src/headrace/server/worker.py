@@ -293,6 +293,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if now - self._notified >= 1.0:
             self._notified = now
             super().notify()
+            if self.host.stopping:
+                self.alive = False  # the signal may have come before this process could take it
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """SIGINT, SIGQUIT: stop without waiting for transfers in flight."""
