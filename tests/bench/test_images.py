@@ -21,6 +21,7 @@ from headrace.bench import cache, run
 from headrace.client import Connection, Images
 from headrace.errors import ClientError
 from tests import certificates
+from tests.client.peer import Request, Wire
 from tests.needs import require, require_command, require_environment, require_root, require_strace
 from tools import namespaces, strace
 from tools.hosts import free_port
@@ -271,8 +272,8 @@ def _drop_or_skip(fd: int) -> None:
         require(False, f"needs a directory on a disk: {error}")
 
 
-@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs /dev/shm")
 def test_a_file_in_memory_cannot_be_cold() -> None:
+    require(os.path.isdir("/dev/shm"), "needs /dev/shm")
     with open("/dev/shm/headrace-cold", "w+b") as file:
         os.unlink(file.name)
         file.write(os.urandom(MIB))
@@ -433,64 +434,61 @@ def test_clients_end_with_what_started_them(server: Serving, image: str) -> None
         time.sleep(0.05)
 
 
-RECORD = json.dumps({"id": "x", "status": "active", "size": 1 << 30}).encode()
+RECORD = {"id": "x", "status": "active", "size": 1 << 30}
 
 
-def _answer(body: bytes, *, length: int | None = None) -> bytes:
-    size = len(body) if length is None else length
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
-        size
-    ) + (body if length is None else b"x" * 65536)
+Act = Callable[[Wire, Request], None]
 
 
-def _head(sock: socket.socket) -> bytes:
-    head = b""
-    while b"\r\n\r\n" not in head:
-        data = sock.recv(65536)
-        if not data:
-            return b""
-        head += data
-    return head
+def _record(wire: Wire, request: Request) -> bool:
+    """Answer what is asked about images, as it should be; False for their data."""
+    if "/file" in request.line:
+        return False
+    wire.answer_json({"images": []} if "?" in request.line else RECORD)
+    return True
 
 
-def _silent(sock: socket.socket, head: bytes) -> None:
+def _silent(wire: Wire, request: Request) -> None:
     threading.Event().wait(30)
 
 
-def _stops(sock: socket.socket, head: bytes) -> None:
-    """Answers as it should, but sends no more than the beginning of an image."""
-    if b"/file" not in head:
-        sock.sendall(_answer(b'{"images": []}' if b"?" in head.splitlines()[0] else RECORD))
-        return
-    sock.sendall(_answer(b"", length=1 << 30))
-    threading.Event().wait(30)
+def _stops(wire: Wire, request: Request) -> None:
+    """Sends no more than the beginning of an image."""
+    if not _record(wire, request):
+        wire.answer("200 OK", bytes(65536), {"Content-Length": str(1 << 30)})
+        threading.Event().wait(30)
 
 
-def _closes(sock: socket.socket, head: bytes) -> None:
-    if b"/file" not in head:
-        sock.sendall(_answer(b'{"images": []}' if b"?" in head.splitlines()[0] else RECORD))
-        return
-    sock.sendall(_answer(b"", length=1 << 30))
-    sock.close()
+def _closes(wire: Wire, request: Request) -> None:
+    if not _record(wire, request):
+        wire.answer("200 OK", bytes(65536), {"Content-Length": str(1 << 30)})
+        wire.sock.close()
 
 
-def _no_ranges(sock: socket.socket, head: bytes) -> None:
-    sock.sendall(_answer(b'{"images": []}' if b"?" in head.splitlines()[0] else RECORD))
+def _no_length(wire: Wire, request: Request) -> None:
+    if not _record(wire, request):
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbytes\r\n0\r\n\r\n"
+        wire.send(chunked)
 
 
-def _other(sock: socket.socket, head: bytes) -> None:
-    sock.sendall(b"220 mail.example.org ESMTP\r\n")
-    sock.close()
+def _no_ranges(wire: Wire, request: Request) -> None:
+    wire.answer_json({"images": []} if "?" in request.line else RECORD)
+
+
+def _other(wire: Wire, request: Request) -> None:
+    wire.send(b"220 mail.example.org ESMTP\r\n")
+    wire.sock.close()
 
 
 @contextlib.contextmanager
-def impostor(act: Callable[[socket.socket, bytes], None]) -> Iterator[str]:
+def impostor(act: Act) -> Iterator[str]:
     """Something at an address that is not, or not quite, an image service; its URL."""
 
     def serve(sock: socket.socket) -> None:
-        with contextlib.suppress(OSError), sock:
-            while head := _head(sock):
-                act(sock, head)
+        wire = Wire(sock)
+        with contextlib.suppress(OSError, EOFError), sock:
+            while True:
+                act(wire, wire.head())
 
     def accept(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -510,13 +508,12 @@ def impostor(act: Callable[[socket.socket, bytes], None]) -> Iterator[str]:
         (_silent, "IMAGE_GET", "no answer within"),
         (_stops, "IMAGE_GET", "moved nothing for"),
         (_closes, "IMAGE_GET", "closed"),
+        (_no_length, "IMAGE_GET", "does not say how much"),
         (_no_ranges, "IMAGE_RANGE", "with the whole, not with a range"),
         (_other, "IMAGE_GET", "not HTTP"),
     ],
 )
-def test_a_service_that_misbehaves(
-    act: Callable[[socket.socket, bytes], None], test: str, text: str
-) -> None:
+def test_a_service_that_misbehaves(act: Act, test: str, text: str) -> None:
     """One clear line, and no later than five seconds after the time that was given."""
     with impostor(act) as url:
         began = time.monotonic()

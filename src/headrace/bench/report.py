@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import Any
 
 from headrace import __version__
@@ -47,12 +48,8 @@ class _Point:
 
 def require() -> None:
     """Raise ClientError if what draws the plots is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ClientError(
-            reason="a report needs matplotlib: pip install 'headrace[report]'"
-        ) from error
+    if find_spec("matplotlib") is None:
+        raise ClientError(reason="a report needs matplotlib: pip install 'headrace[report]'")
 
 
 def write(

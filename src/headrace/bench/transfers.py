@@ -169,10 +169,10 @@ class Transfers:
 
     def _take(self, response: http.client.HTTPResponse, sock: socket.socket) -> bool:
         """Take the answer's body; False if there was no time for all of it."""
-        if self._connection.encrypted:
-            return self._receive(response.length or 0, response.readinto, sock.fileno())
         if response.length is None:
             raise ClientError(reason="the service does not say how much it sends")
+        if self._connection.encrypted:
+            return self._receive(response.length, response.readinto, sock.fileno())
         ahead, left = split_body(response)
         self._run.add(min(len(ahead), self._left()), 0)
         whole = self._receive(left, None, sock.fileno())

@@ -125,10 +125,10 @@ class TransferLoops:
         min(self._loops, key=lambda loop: loop.load).take(sending)
 
     def stop(self) -> None:
-        """End the threads; downloads still under way stay as they are."""
+        """End the threads, when no download is under way."""
+        self._readers.shutdown()  # first: they wake the loops
         for loop in self._loops:
             loop.stop()
-        self._readers.shutdown(wait=False, cancel_futures=True)
 
 
 class _Loop(threading.Thread):

@@ -213,9 +213,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._drain()
         self.murder_keepalived(force=True)
         self.wsgi.close()
-        if self._busy:
-            # The interpreter would wait for their threads for ever.
-            log.error("leaving %d requests that do not end", len(self._busy))
+        if left := self._in_flight():
+            # The interpreter would wait for their threads for ever, or for a disk that is gone.
+            log.error("leaving %d requests that do not end", len(left))
             os._exit(0)
         self._loops.stop()
         self.tpool.shutdown(wait=False)
