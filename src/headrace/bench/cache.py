@@ -1,13 +1,12 @@
 """Files that are not in the page cache, for measurements that are to read from the disk."""
 
-import errno
 import os
 import time
 
 from headrace.errors import ClientError
+from headrace.transfer import linux
 
-_SAMPLES = 64
-_FETCHED = 0.05  # seconds for as many pages to have come
+_FETCHED = 0.05  # seconds for what looking has fetched to have come
 _REMAINS = 0.01
 """The share of a file that may still be there: its pages also come and go by themselves."""
 
@@ -37,28 +36,6 @@ def drop(fd: int, name: str) -> None:
 
 
 def resident(fd: int) -> float | None:
-    """The share of a file that is in the page cache, by samples: 0 to 1; None if nobody says.
-
-    preadv2(2) with RWF_NOWAIT reads what is there and refuses to wait for what is not, though it
-    has that page fetched.
-    """
+    """The share of a file that is in the page cache, 0 to 1; None if the system does not say."""
     size = os.fstat(fd).st_size
-    if not size:
-        return 0.0
-    offsets = range(0, size, max(1, size // _SAMPLES))
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # that page, and none after it
-    try:
-        return sum(_is_there(fd, offset) for offset in offsets) / len(offsets)
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            return None
-        raise
-    finally:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_NORMAL)
-
-
-def _is_there(fd: int, offset: int) -> bool:
-    try:
-        return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
-    except BlockingIOError:
-        return False
+    return linux.resident(fd, 0, size) if size else 0.0

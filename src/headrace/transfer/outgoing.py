@@ -18,7 +18,7 @@ class Outgoing:
     """
 
     # Attributes, not properties: a turn is to cost as few calls as can be.
-    __slots__ = ("_devices", "_how", "_out", "_refused", "extent", "left", "offset")
+    __slots__ = ("_cold", "_devices", "_how", "_out", "_refused", "extent", "left", "offset")
 
     def __init__(self, extent: Extent, out: int) -> None:
         self.extent = extent
@@ -27,6 +27,7 @@ class Outgoing:
         self._out = out
         self._devices = os.fstat(extent.fd).st_dev, os.fstat(out).st_dev
         self._refused = ""
+        self._cold = False
         self._how = How.COPY
         if record.enabled() and extent.length >= record.SMALL:
             known = record.refusal(How.SENDFILE, *self._devices)
@@ -63,12 +64,19 @@ class Outgoing:
         return moved
 
     def cold(self, length: int) -> bool:
-        """Whether some of the next ``length`` bytes would have to be read from the disk."""
-        return not linux.resident(self.extent.fd, self.offset, min(length, self.left))
+        """Whether some of the next ``length`` bytes would have to be read from the disk.
+
+        If so it stays so until read_in(): looking may fetch what was looked at, and no more.
+        """
+        if not self._cold:
+            share = linux.resident(self.extent.fd, self.offset, min(length, self.left))
+            self._cold = share is not None and share < 1
+        return self._cold
 
     def read_in(self, length: int) -> None:
         """Have the next ``length`` bytes in memory, and as many after them on their way."""
         linux.read_in(self.extent.fd, self.offset, min(length, self.left))
+        self._cold = False
 
     def delivered(self) -> int:
         """How many bytes the peer has acknowledged."""

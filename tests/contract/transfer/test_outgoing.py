@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import FileTruncated, PeerGone
-from headrace.transfer import engine
+from headrace.transfer import engine, linux
 from headrace.transfer.extent import Extent
 from headrace.transfer.outgoing import Outgoing
 from headrace.transfer.record import How
 from headrace.transfer.shared import Descriptors
+from tests.needs import require
 
 SIZE = 3_000_001
 MIB = 1 << 20
@@ -132,6 +133,25 @@ def test_a_file_that_is_too_short(path: Path, pair: tuple[socket.socket, socket.
     assert len(b"".join(got)) == extent.sent == 200_000
     assert met.value.fields["missing"] == SIZE - 200_000
     extent.close()
+
+
+def test_what_is_in_memory(path: Path) -> None:
+    with path.open("rb") as file:
+        fd = file.fileno()
+        os.pread(fd, SIZE, 0)
+        assert linux.resident(fd, 0, SIZE) == 1.0
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        left = linux.resident(fd, 0, SIZE)
+        require(left is not None and left < 0.5, "needs a directory on a disk")
+        assert left == 0.0
+        linux.read_in(fd, MIB, MIB)
+        assert linux.resident(fd, MIB, MIB) == 1.0
+        outgoing = Outgoing(extent_of(path), fd)
+        assert outgoing.cold(MIB)
+        outgoing.read_in(MIB)
+        assert not outgoing.cold(MIB)
+        outgoing.extent.close()
 
 
 def test_a_descriptor_is_shared_and_closed_with_the_last(path: Path, tmp_path: Path) -> None:
