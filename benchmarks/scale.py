@@ -34,7 +34,6 @@ FEW, FEWS_RATE = 1000, 64 * KIB
 ASKED = 5000  # requests whose latency is measured
 _UPLOADS = 16
 _COLD, _COLD_SIZE, _COLD_RATE = 64, 32 * MIB, 2 * MIB
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _FAST = (1, 8, 64)
 _SMALL = (64 * KIB, 256 * KIB, MIB)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from headrace.bench import cache
+from headrace.errors import ClientError
 from tests.deploy.wire import Wire
 from tests.faults.conftest import Start
 from tests.faults.service import Service, leases, wait_until
@@ -115,7 +117,20 @@ def killed_half_way(traffic: Traffic, dice: random.Random) -> None:
     traffic.service.delete(image_id)
 
 
-KINDS = (fast, slow, aborting, ranged, refused, keep_alive, uploading, killed_half_way)
+def cold(traffic: Traffic, dice: random.Random) -> None:
+    """Many at once of what is not in memory, where there is a disk."""
+    path = traffic.service.server.image_dir / traffic.image
+    with path.open("rb") as file, contextlib.suppress(ClientError):
+        cache.drop(file.fileno(), "the image")
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(traffic.service.connect()) for _ in range(12)]
+        for wire in wires:
+            wire.send(wire.head("GET", traffic.target))
+        for wire in wires:
+            assert wire.answer().body == traffic.data
+
+
+KINDS = (cold, fast, slow, aborting, ranged, refused, keep_alive, uploading, killed_half_way)
 
 
 @dataclass(frozen=True)

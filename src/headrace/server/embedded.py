@@ -113,8 +113,11 @@ class Host(BaseApplication):  # type: ignore[misc]
         if self._renew is not None:
             try:
                 options, load = self._renew()
-                # Several workers share what is loaded here, before they are forked.
-                loaded = load() if options.workers > 1 else None
+                loaded = None
+                if options.workers > 1:  # which share it, forked afterwards
+                    loaded = load()
+                else:  # it loads it itself; did that fail there, gunicorn would end the service
+                    _try(load)
             except Error as error:
                 log.error("the settings stay as they were: %s", error)
                 return
@@ -197,6 +200,25 @@ class Logger(GunicornLogger):  # type: ignore[misc]
         """A request's line (response.line_of), the body bytes sent, and microseconds."""
         if self.access_log_wanted:
             access_log.info("%s %d %dus", line, sent, took // timedelta(microseconds=1))
+
+
+def _try(load: Load) -> None:
+    """Load the application in a child; ConfigurationError if that fails."""
+    reasons, told = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            load()
+            os._exit(0)
+        except BaseException as error:
+            os.write(told, str(error).encode()[:4096])  # what a pipe takes at once
+            os._exit(1)
+    os.close(told)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(reasons, "rb") as file:
+        reason = file.read().decode(errors="replace")
+    if status:
+        raise ConfigurationError(reason or "the application does not load")
 
 
 def _listen(options: ServeOptions) -> int | None:
