@@ -25,6 +25,10 @@ DISK_FORMATS = [
 ]  # fmt: skip
 
 
+METRICS = ("this-machine", "everybody", "off")
+"""Who may see the metrics at the service's own address."""
+
+
 def default_state_dir() -> str:
     """Where state lives unless told otherwise: /var/lib as root, the XDG state home otherwise."""
     if os.geteuid() == 0:
@@ -213,6 +217,14 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "may be open; more wait to be accepted.",
         ),
         cfg.IntOpt(
+            "max_requests",
+            default=0,
+            min=0,
+            help="Requests after which a worker of the embedded server is replaced by a new one "
+            "and only finishes its transfers, however long they take; up to a tenth more, by "
+            "chance; 0: never.",
+        ),
+        cfg.IntOpt(
             "transfer_threads",
             default=2,
             min=1,
@@ -239,6 +251,22 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             min=_MIB,
             help="Bytes of an image that are read in at a time where it is not in memory, while "
             "other downloads go on.",
+        ),
+        cfg.IntOpt(
+            "drop_behind",
+            default=0,
+            min=0,
+            help="Size in bytes from which on the data of an image that had to be read in leaves "
+            "memory again behind its download, unless others of the worker have it under way; 0: "
+            "it stays, as long as the system likes. For a store of images that are fetched once.",
+        ),
+        cfg.StrOpt(
+            "metrics",
+            default="this-machine",
+            help="Who may see /metrics and /metrics/transfers: 'this-machine', that is, programs "
+            "on it that come to the service directly; 'everybody'; nobody ('off'). Or an address "
+            "HOST:PORT at which the embedded server listens for nothing else: then they are there, "
+            "for whoever reaches it, and not at the service's own.",
         ),
         cfg.IntOpt(
             "downloads_per_client",
@@ -288,7 +316,26 @@ def load(
         raise errors.ConfigurationError(reason=str(error)) from error
     _check_algorithm(conf.hashing_algorithm)
     _check_location(conf.headrace.x_accel_location)
+    metrics_address(conf)
     return conf
+
+
+def metrics_address(conf: cfg.ConfigOpts) -> tuple[str, int] | None:
+    """Host and port of a listener for the metrics alone, if there is to be one.
+
+    Raises ConfigurationError.
+    """
+    where = conf.headrace.metrics
+    if where in METRICS:
+        return None
+    host, colon, port = where.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise errors.ConfigurationError(
+            reason=f"metrics {where!r} is none of {', '.join(METRICS)} and no HOST:PORT"
+        )
+    return host, int(port)
 
 
 def _check_location(location: str) -> None:
@@ -345,6 +392,11 @@ def file_perm(conf: cfg.ConfigOpts) -> int:
 def offload_dir(conf: cfg.ConfigOpts) -> str:
     """Where nginx puts the bodies of uploads: on the file system of the images, which link them."""
     return os.path.join(image_dir(conf), ".headrace-uploads")
+
+
+def metrics_dir(conf: cfg.ConfigOpts) -> str:
+    """Where the processes of a service on one machine keep their counters."""
+    return os.path.join(state_dir(conf), "metrics")
 
 
 def unix_socket(conf: cfg.ConfigOpts) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.wire import GUARD, Answer, Wire
+from tests.faults.conftest import start as start
 from tests.needs import require
 from tools import hosts, system_environment
 

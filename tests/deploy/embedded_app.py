@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from headrace import errors, log
+from headrace.metrics import Metrics
 from headrace.server.embedded import serve
 from headrace.server.options import ServeOptions
 from headrace.server.transfers import TransferOptions
@@ -30,6 +31,7 @@ class Application:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self.metrics = Metrics()
         self._refuse_if_told("load")
 
     def _refuse_if_told(self, step: str) -> None:

@@ -288,7 +288,7 @@ def slow_disk(trace: Path) -> list[str]:
 @pytest.fixture(params=[True, False], ids=["cachestat", "samples"])
 def kernel(request: pytest.FixtureRequest) -> list[str]:
     """What to run a program under for a kernel that says what is in memory, or does not."""
-    return [] if request.param else [sys.executable, "-m", "tests.deploy.without_cachestat"]
+    return [] if request.param else [sys.executable, "-m", "tests.deploy.without", "cachestat"]
 
 
 def test_a_cold_file_is_read_in(directory: Path, data: bytes) -> None:
@@ -317,6 +317,50 @@ def test_a_cold_file_holds_up_nobody(directory: Path, data: bytes, kernel: list[
     touched = [line for line in trace.read_text().splitlines() if "/image>" in line]
     assert any("pread64" in line for line in touched)
     assert not [line for line in trace.read_text().splitlines() if "/other>" in line]
+
+
+def share(path: Path) -> float:
+    """How much of a file is in memory."""
+    with path.open("rb") as file:
+        found = cache.resident(file.fileno())
+    assert found is not None
+    return found
+
+
+def test_a_cold_file_leaves_memory_behind_its_download(directory: Path, data: bytes) -> None:
+    with embedded(directory, f"read_ahead={MIB}", f"drop_behind={SIZE}") as server:
+        drop(directory / "image")
+        for target, whole in (("/file/image", data), ("/file/image?offset=9&length=9000000", None)):
+            with server.connect() as wire:
+                body = wire.request("GET", target).body
+                assert body == (whole or data[9:9_000_009])
+            wait_until(lambda: share(directory / "image") < 0.3)
+
+
+@pytest.mark.parametrize("least", [0, SIZE + 1])
+def test_a_file_that_is_not_so_large_stays_in_memory(directory: Path, least: int) -> None:
+    with embedded(directory, f"read_ahead={MIB}", f"drop_behind={least}") as server:
+        drop(directory / "image")
+        with server.connect() as wire:
+            wire.request("GET", "/file/image")
+        assert share(directory / "image") > 0.9
+
+
+def test_what_was_in_memory_before_stays_there(directory: Path) -> None:
+    with embedded(directory, f"drop_behind={MIB}") as server:
+        (directory / "image").read_bytes()
+        with server.connect() as wire:
+            wire.request("GET", "/file/image")
+        assert share(directory / "image") > 0.9
+
+
+def test_a_file_that_others_fetch_stays_in_memory(directory: Path, data: bytes) -> None:
+    with embedded(directory, f"read_ahead={MIB}", f"drop_behind={MIB}") as server:
+        drop(directory / "image")
+        with waiting(server, 3) as wires:
+            assert wires[0].answer().body == data
+            assert share(directory / "image") > 0.8
+            assert wires[1].answer().body == data
 
 
 def test_a_file_is_read_in_as_far_as_its_client_gets(directory: Path) -> None:

@@ -77,6 +77,7 @@ class Traced:
 
     def __init__(self, application: app.Application) -> None:
         self._application = application
+        self.metrics = application.metrics
         self._recorder = Recorder()
 
     def start(self) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -11,15 +12,19 @@ from typing import Any
 
 import falcon
 from oslo_config import cfg
+from prometheus_client import Counter, Histogram
 
 from headrace import config, errors, log
 from headrace.api import auth, delivery, versions
 from headrace.api.answers import answer
+from headrace.api.monitoring import FOR_METRICS, Monitoring
 from headrace.api.offload import Offload
 from headrace.api.routes import routes
 from headrace.api.schemas import Fields
+from headrace.api.traffic import Traffic
 from headrace.db import engine as db
 from headrace.db import migrate
+from headrace.metrics import Metrics
 from headrace.service.content import Content, UploadRules
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
@@ -31,6 +36,7 @@ from headrace.transfer import engine
 _log = logging.getLogger(__name__)
 
 StartResponse = Callable[..., Any]
+ErrorHandler = Callable[..., None]
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]+")
 
@@ -43,8 +49,11 @@ class Application:
         app: falcon.App[falcon.Request, falcon.Response],
         database: db.Database,
         housekeeping: Callable[[], Housekeeping],
+        monitoring: Monitoring,
     ) -> None:
         self._app = app
+        self._monitoring = monitoring
+        self.metrics = monitoring.metrics
         self._database = database
         self._new_housekeeping = housekeeping
         self._housekeeping: Housekeeping | None = None
@@ -54,6 +63,8 @@ class Application:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if self._started_in != os.getpid():
             self.start()
+        if FOR_METRICS in environ:
+            return self._monitoring.app(environ, start_response)
         path = environ["PATH_INFO"]
         wanted = environ.get("HTTP_ACCEPT", "")
         if not path.startswith("/v2/") or "//" in path or versions.MEDIA_TYPE in wanted:
@@ -80,27 +91,39 @@ class Application:
             if self._started_in != os.getpid():
                 self._housekeeping = self._new_housekeeping()
                 self._housekeeping.start()
+                self._monitoring.start()
                 self._started_in = os.getpid()
 
     def close(self) -> None:
         """Stop the housekeeping and give up the database's connections."""
         if self._housekeeping is not None:
             self._housekeeping.close()
+            self._monitoring.close()
         self._database.close()
 
 
 class _Gate:
-    """What every request passes on its way in and out: its id and its caller."""
+    """What every request passes on its way in and out: its id, its caller, its time."""
 
-    def __init__(self, authenticate: auth.Authenticate, longest_id: int) -> None:
+    def __init__(
+        self, authenticate: auth.Authenticate, longest_id: int, requests: Histogram
+    ) -> None:
         self._authenticate = authenticate
         self._longest_id = longest_id
+        self._requests = requests
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        req.context.began = time.perf_counter()
         _identify(resp, f"req-{uuid.uuid4()}")  # so the refusal of the caller's own has one, too
         if (given := req.get_header("X-Openstack-Request-Id")) is not None:
             _identify(resp, self._checked(given))
         req.context.caller = self._authenticate(req.env)
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
+    ) -> None:
+        labels = req.method, req.uri_template or "none", resp.status_code
+        self._requests.labels(*labels).observe(time.perf_counter() - req.context.began)
 
     def _checked(self, given: str) -> str:
         if len(given) > self._longest_id:
@@ -129,36 +152,39 @@ def build(conf: cfg.ConfigOpts) -> Application:
     arrivals = Arrivals(config.offload_dir(conf)) if conf.headrace.upload_offload else None
     stores = Registry([_filesystem_store(conf, arrivals)], default="file")
     _test_zero_copy(config.image_dir(conf))
+    monitoring = Monitoring(_metrics(conf))
     fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
     images = Images(database, stores, fields.check, limits, _now)
     content = Content(database, stores, _upload_rules(conf), _now)
     authenticate = auth.everybody if conf.headrace.unauthenticated_ok else auth.this_machine
 
-    app = falcon.App(middleware=[_Gate(authenticate, conf.max_request_id_length)])
-    app.add_error_handler(errors.Error, _answer_error)
-    app.add_error_handler(falcon.HTTPError, _answer_falcon_error)
-    app.add_error_handler(Exception, _answer_crash)
+    gate = _Gate(authenticate, conf.max_request_id_length, monitoring.metrics.requests)
+    app = falcon.App(middleware=[gate])
+    for kind, handler in _error_handlers(monitoring.metrics.errors).items():
+        app.add_error_handler(kind, handler)
     paths = routes(
         images,
         content,
         fields,
-        _delivery(conf),
+        _delivery(conf, monitoring.traffic),
         Offload(arrivals),
+        monitoring.traffic,
+        monitoring.routes(conf.headrace.metrics),
         max_uploads=conf.headrace.max_uploads,
         default_limit=conf.limit_param_default,
         max_limit=conf.api_limit_max,
         public_endpoint=conf.public_endpoint,
         healthcheck_file=conf.healthcheck.disable_by_file_path,
     )
-    for path, handler in paths.items():
-        app.add_route(path, handler)
+    for path, resource in paths.items():
+        app.add_route(path, resource)
 
     def housekeeping() -> Housekeeping:
         lease = conf.headrace.upload_lease
         return Housekeeping(database, stores, images, content, lease, _now)
 
-    return Application(app, database, housekeeping)
+    return Application(app, database, housekeeping, monitoring)
 
 
 def _now() -> datetime:
@@ -195,12 +221,25 @@ def _filesystem_store(conf: cfg.ConfigOpts, arrivals: Arrivals | None) -> Filesy
     return FilesystemStore("file", config.image_dir(conf), file_perm=perm, arrivals=arrivals)
 
 
-def _delivery(conf: cfg.ConfigOpts) -> delivery.Delivery:
+def _metrics(conf: cfg.ConfigOpts) -> Metrics:
+    """What is counted; of this process alone, where the others cannot be met."""
+    if conf.headrace.metrics == "off":
+        return Metrics()
+    directory = config.metrics_dir(conf)
+    try:
+        return Metrics(directory)
+    except OSError as error:
+        _log.warning("each process has metrics of its own: %s: %s", directory, error.strerror)
+        return Metrics()
+
+
+def _delivery(conf: cfg.ConfigOpts, traffic: Traffic) -> delivery.Delivery:
     return delivery.Delivery(
         delivery.Mode(conf.headrace.delivery),
         conf.headrace.x_accel_location,
         config.image_dir(conf),
         conf.headrace.stall_timeout,
+        traffic,
         conf.headrace.downloads_per_client,
     )
 
@@ -216,29 +255,41 @@ def _upload_rules(conf: cfg.ConfigOpts) -> UploadRules:
     )
 
 
-def _answer_error(
-    req: falcon.Request, resp: falcon.Response, error: errors.Error, _params: dict[str, Any]
-) -> None:
-    if error.status == 500:
-        _log.error("%s %r: %s", req.method, req.path, error)
-    answer(req, resp, error)
+def _error_handlers(count: Counter) -> dict[type[Exception], ErrorHandler]:
+    """Who answers what was raised; each answer is counted by its code."""
 
+    def refuse(req: falcon.Request, resp: falcon.Response, error: errors.Error) -> None:
+        count.labels(error.code).inc()
+        answer(req, resp, error)
 
-def _answer_falcon_error(
-    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: dict[str, Any]
-) -> None:
-    """What the framework refuses by itself: unknown paths, wrong methods, bad framing."""
-    if isinstance(error, falcon.HTTPRouteNotFound) and req.method not in _METHODS:
-        answer(req, resp, errors.NotYetSupported(feature="this method"))
-        return
-    for name, value in dict(error.headers or {}).items():
-        resp.set_header(name, value)
-    detail = error.description or str(error.title).partition(" ")[2]  # the title has the number
-    answer(req, resp, errors.from_answer(None, error.status_code, detail))
+    def answer_error(
+        req: falcon.Request, resp: falcon.Response, error: errors.Error, _: dict[str, Any]
+    ) -> None:
+        if error.status == 500:
+            _log.error("%s %r: %s", req.method, req.path, error)
+        refuse(req, resp, error)
 
+    def answer_falcon_error(
+        req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _: dict[str, Any]
+    ) -> None:
+        """What the framework refuses by itself: unknown paths, wrong methods, bad framing."""
+        if isinstance(error, falcon.HTTPRouteNotFound) and req.method not in _METHODS:
+            refuse(req, resp, errors.NotYetSupported(feature="this method"))
+            return
+        for name, value in dict(error.headers or {}).items():
+            resp.set_header(name, value)
+        # The title has the number, too.
+        detail = error.description or str(error.title).partition(" ")[2]
+        refuse(req, resp, errors.from_answer(None, error.status_code, detail))
 
-def _answer_crash(
-    req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]
-) -> None:
-    _log.exception("%s %r failed", req.method, req.path, exc_info=error)
-    answer(req, resp, errors.Error())
+    def answer_crash(
+        req: falcon.Request, resp: falcon.Response, error: Exception, _: dict[str, Any]
+    ) -> None:
+        _log.exception("%s %r failed", req.method, req.path, exc_info=error)
+        refuse(req, resp, errors.Error())
+
+    return {
+        errors.Error: answer_error,
+        falcon.HTTPError: answer_falcon_error,
+        Exception: answer_crash,
+    }

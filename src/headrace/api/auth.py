@@ -30,18 +30,25 @@ def everybody(environ: Environ) -> Context:
 
 def this_machine(environ: Environ) -> Context:
     """Anybody on this machine is an administrator; RemoteWithoutAuth for all others."""
+    if (reason := strangeness(environ)) is not None:
+        raise errors.RemoteWithoutAuth(reason=reason)
+    return _EVERYBODY
+
+
+def strangeness(environ: Environ) -> str | None:
+    """Why a request may not have been made by a program of this machine, if so."""
     if not is_loopback(environ.get("REMOTE_ADDR", "")):
-        raise errors.RemoteWithoutAuth(reason="the peer is another machine")
+        return "the peer is another machine"
     host = environ.get("HTTP_HOST", "")
     if not is_loopback(_host_name(host)):
-        raise errors.RemoteWithoutAuth(reason="the Host is not a loopback name")
+        return "the Host is not a loopback name"
     for key in environ:
         if key in _PASSED_ON or key.startswith("HTTP_X_FORWARDED_"):
-            raise errors.RemoteWithoutAuth(reason="the request came through a proxy")
+            return "the request came through a proxy"
     origin = environ.get("HTTP_ORIGIN")
     if origin is not None and origin != f"{environ['wsgi.url_scheme']}://{host}":
-        raise errors.RemoteWithoutAuth(reason="the request came from a web page")
-    return _EVERYBODY
+        return "the request came from a web page"
+    return None
 
 
 def _host_name(host: str) -> str:

@@ -37,6 +37,7 @@ import falcon
 
 from headrace import errors
 from headrace.api import intake, ranges
+from headrace.api.traffic import Traffic
 from headrace.model import MIB, Image
 from headrace.transfer import engine
 from headrace.transfer.extent import Extent
@@ -45,9 +46,6 @@ _log = logging.getLogger(__name__)
 
 EXTENT = "headrace.extent"
 """Where a response's Extent is noted, so that it is closed when it does not become the body."""
-
-UNDER_WAY = "headrace.downloads"
-"""Where the embedded server says how many downloads of the same client are under way."""
 
 Environ = dict[str, Any]
 
@@ -83,6 +81,7 @@ class Delivery:
     accel_location: str
     image_dir: str
     stall: float
+    traffic: Traffic
     per_client: int = 0
 
     def deliver(
@@ -90,8 +89,7 @@ class Delivery:
     ) -> None:
         """Make the extent, or the range of it that was asked for, the response's body."""
         req.env[EXTENT] = extent
-        if self.per_client and req.env.get(UNDER_WAY, 0) >= self.per_client:
-            raise errors.TooManyDownloads(limit=self.per_client)
+        self.traffic.begin_download(image, req.remote_addr, extent, self.per_client)
         size = extent.length
         legacy = None
         asked = None
@@ -102,11 +100,12 @@ class Delivery:
         resp.content_type = "application/octet-stream"
         if image.checksum:
             resp.set_header("Content-MD5", image.checksum)
+        if asked is not None:
+            extent.narrow(*asked)
         if self.mode in _FRONTS and not legacy and self._leave_to_front(req, resp, extent):
             return
         if asked is not None:
             offset, length = asked
-            extent.narrow(offset, length)
             resp.status = falcon.HTTP_206
             resp.set_header("Content-Range", f"bytes {offset}-{offset + length - 1}/{size}")
         resp.content_length = extent.length
@@ -129,7 +128,7 @@ class Delivery:
             resp.set_header("X-Accel-Redirect", f"{self.accel_location}{quote(name)}")
         else:
             return False
-        extent.leave_to_host()
+        extent.leave_to_host("offloaded")
         return True
 
     def _body(self, env: Environ, extent: Extent, ranged: bool) -> object:

@@ -10,6 +10,7 @@ from headrace.api.handlers.images import ImageHandler, ImagesHandler
 from headrace.api.handlers.versions import RootHandler, SlashHandler, VersionsHandler
 from headrace.api.offload import Offload
 from headrace.api.schemas import Fields
+from headrace.api.traffic import Traffic
 from headrace.service.content import Content
 from headrace.service.images import Images
 
@@ -20,6 +21,8 @@ def routes(
     fields: Fields,
     delivery: Delivery,
     offload: Offload,
+    traffic: Traffic,
+    monitoring: dict[str, object],
     *,
     max_uploads: int,
     default_limit: int,
@@ -35,6 +38,7 @@ def routes(
         "/healthcheck": HealthHandler(healthcheck_file),
         "/v2/images": ImagesHandler(images, default_limit, max_limit),
         "/v2/images/{image_id}": ImageHandler(images),
-        "/v2/images/{image_id}/file": FileHandler(content, delivery, offload, max_uploads),
+        "/v2/images/{image_id}/file": FileHandler(content, delivery, offload, traffic, max_uploads),
         **schemas.handlers(fields),
+        **monitoring,
     }

@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "clear": ("images", "clear", "Delete all images, hidden ones too, after asking."),
     "serve": ("server", "serve", "Run the image service."),
     "config": ("recipes", "command", "Write the configuration of a server to run it in or behind."),
+    "top": ("top", "top", "Watch the transfers under way."),
     "db": ("database", "command", "Look after a service's database."),
     "bench": (
         "bench",

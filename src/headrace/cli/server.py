@@ -131,6 +131,8 @@ def serve(
             threads=conf.headrace.threads,
             stall_timeout=conf.headrace.stall_timeout,
             max_connections=conf.headrace.max_connections,
+            max_requests=conf.headrace.max_requests,
+            metrics_address=config.metrics_address(conf),
             transfers=_transfers(conf),
         )
 
@@ -154,6 +156,7 @@ def _transfers(conf: "cfg.ConfigOpts") -> "TransferOptions":
         unsent=conf.headrace.transfer_unsent,
         minimum_rate=conf.headrace.minimum_rate,
         read_ahead=conf.headrace.read_ahead,
+        drop_behind=conf.headrace.drop_behind,
         rate=conf.headrace.download_rate,
         total_rate=conf.headrace.total_download_rate,
     )

@@ -96,6 +96,8 @@ class Connection(TConn):  # type: ignore[misc]
     ) -> None:
         super().__init__(cfg, sock, peer, server)
         self.stall = stall
+        self.for_metrics = False
+        self.queued = 0.0
         # Whether the request has been read to its end.
         self.settled = False
         if isinstance(peer, tuple):  # not of a Unix socket

@@ -8,6 +8,7 @@ import resource
 import select
 import socket
 import stat
+import struct
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, NoReturn, Protocol
@@ -17,6 +18,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
 from headrace.errors import ConfigurationError, Error
+from headrace.metrics import Metrics
 from headrace.server.master import Master
 from headrace.server.options import ServeOptions
 from headrace.server.response import line_of
@@ -28,12 +30,19 @@ DESCRIPTORS_A_THREAD = 8
 SPARE_DESCRIPTORS = 64
 UNIX_SOCKET_MODE = 0o660
 
+_PID = struct.Struct("i")
+
 log = logging.getLogger("headrace.server")
 access_log = logging.getLogger("headrace.access")
 
 
 class Application(Protocol):
     """A WSGI application with a life of its own in every process that serves it."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """Where what is counted goes."""
+        ...
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any], /
@@ -103,6 +112,10 @@ class Host(BaseApplication):  # type: ignore[misc]
         os.close(token)
         # Holds something from when the service stops.
         self._stopping, self._stop = os.pipe()
+        # Holds the process ids of the workers that want to be replaced.
+        self._retiring, self._retire = os.pipe()
+        os.set_blocking(self._retiring, False)
+        self.for_metrics = _listen_for_metrics(options)
         super().__init__()
 
     def run(self) -> None:
@@ -118,11 +131,25 @@ class Host(BaseApplication):  # type: ignore[misc]
                     loaded = load()
                 else:  # it loads it itself; did that fail there, gunicorn would end the service
                     _try(load)
+                if options.metrics_address != self.options.metrics_address:
+                    self.for_metrics = _listen_for_metrics(options)
             except Error as error:
                 log.error("the settings stay as they were: %s", error)
                 return
             self.options, self._load, self.callable = options, load, loaded
         super().reload()
+
+    def retire(self) -> None:
+        """In a worker: ask to be replaced."""
+        os.write(self._retire, _PID.pack(os.getpid()))
+
+    def retiring(self) -> list[int]:
+        """The workers that have asked since the last time."""
+        try:
+            data = os.read(self._retiring, _PID.size * 1024)
+        except BlockingIOError:
+            return []
+        return [pid for (pid,) in _PID.iter_unpack(data)]
 
     def tell_stopping(self) -> None:
         """Have the workers know that the service stops."""
@@ -228,25 +255,39 @@ def _listen(options: ServeOptions) -> int | None:
     """
     if systemd.listen_fds(unset_environment=False):
         return None
-    where = options.unix_socket or f"{options.host} port {options.port}"
+    where = options.unix_socket or (options.host, options.port)
+    return _listener(where, options.backlog).detach()
+
+
+def _listen_for_metrics(options: ServeOptions) -> socket.socket | None:
+    where = options.metrics_address
+    return None if where is None else _listener(where, options.backlog)
+
+
+def _listener(where: tuple[str, int] | str, backlog: int) -> socket.socket:
+    """A socket that listens at host and port, or at the path of a Unix socket."""
     try:
-        family, address = _address(options)
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
+        family, address = _resolved(where)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
             _bind(sock, address)
-            sock.listen(options.backlog)
-            return sock.detach()
+            sock.listen(backlog)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
     except OSError as error:
+        shown = where if isinstance(where, str) else "{} port {}".format(*where)
         raise ConfigurationError(
-            reason=f"cannot listen on {where}: {error.strerror or error}"
+            reason=f"cannot listen on {shown}: {error.strerror or error}"
         ) from error
 
 
-def _address(options: ServeOptions) -> tuple[int, tuple[Any, ...] | str]:
-    if options.unix_socket is not None:
-        return socket.AF_UNIX, options.unix_socket
-    family, _, _, _, address = socket.getaddrinfo(
-        options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+def _resolved(where: tuple[str, int] | str) -> tuple[int, tuple[Any, ...] | str]:
+    if isinstance(where, str):
+        return socket.AF_UNIX, where
+    found = socket.getaddrinfo(*where, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
     return family, address
 
 

@@ -1,7 +1,8 @@
 """The master process: gunicorn's, whose workers may take for ever to finish what they began.
 
-A worker that is replaced (SIGHUP) stops listening and serves its transfers to their ends, for which
-gunicorn would give it a limited time; only when the service stops, the drain time-out counts.
+A worker that is replaced (SIGHUP, max_requests) stops listening and serves its transfers to their
+ends, for which gunicorn would give it a limited time; only when the service stops, the drain
+time-out counts.
 """
 
 import signal
@@ -10,10 +11,14 @@ from typing import Any, Protocol
 from gunicorn.arbiter import Arbiter
 
 
-class Stoppable(Protocol):
-    """What a master tells when the service stops."""
+class Service(Protocol):
+    """What a master and its workers tell each other."""
 
     def tell_stopping(self) -> None: ...
+
+    def retiring(self) -> list[int]:
+        """Workers that have asked to be replaced."""
+        ...
 
 
 class Master(Arbiter):  # type: ignore[misc]
@@ -23,7 +28,7 @@ class Master(Arbiter):  # type: ignore[misc]
     num_workers: int
     WORKERS: dict[int, Any]
 
-    def __init__(self, app: Stoppable) -> None:
+    def __init__(self, app: Service) -> None:
         self._retired: set[int] = set()
         super().__init__(app)
 
@@ -36,6 +41,9 @@ class Master(Arbiter):  # type: ignore[misc]
         self.manage_workers()
 
     def manage_workers(self) -> None:
+        for pid in self.app.retiring():
+            if pid in self.WORKERS:
+                self._retire(pid)
         self._retired &= self.WORKERS.keys()
         serving = sorted(
             (pid for pid in self.WORKERS if pid not in self._retired),

@@ -15,7 +15,9 @@ class ServeOptions:
     ``drain_timeout`` is how long transfers in flight may go on after SIGTERM, ``stall_timeout`` for
     how long a peer may move no byte (or less than its least, of a download), ``keepalive`` how long
     a connection may wait for its next request.  A worker whose main thread shows no life for
-    ``heartbeat`` is replaced; transfers have threads of their own and may take for ever.
+    ``heartbeat`` is replaced; transfers have threads of their own and may take for ever.  So is one
+    that has answered ``max_requests`` (0: any number) and up to a tenth more, by chance.
+    ``metrics_address``, host and port, is where it listens for who asks for the metrics alone.
     ``transfers`` is how downloads are treated that wait for their clients.
     """
 
@@ -31,4 +33,6 @@ class ServeOptions:
     backlog: int = 2048
     access_log: bool = True
     max_connections: int = 16384
+    max_requests: int = 0
+    metrics_address: tuple[str, int] | None = None
     transfers: TransferOptions = field(default_factory=TransferOptions)

@@ -21,6 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from headrace.errors import Error, PeerGone, PeerStalled, PeerTooSlow, TransferError
+from headrace.metrics import Metrics
 from headrace.transfer.outgoing import Outgoing
 
 _SWEEP = 1.0  # seconds between two looks at who is too slow
@@ -40,8 +41,9 @@ class TransferOptions:
     a download may wait in the kernel without being on the wire: without a limit, thousands of slow
     clients fill the memory that TCP may have.  A peer that takes less than ``minimum_rate`` over
     the stall time-out is given up.  ``read_ahead`` is how much of a file that is not in memory is
-    read in at a time, by ``readers`` threads.  ``rate`` is the most for each download,
-    ``total_rate`` for all of a worker.
+    read in at a time, by ``readers`` threads; of a file of at least ``drop_behind`` bytes it leaves
+    memory again behind a download that is alone with it (0: of none).  ``rate`` is the most for
+    each download, ``total_rate`` for all of a worker.
     """
 
     threads: int = 2
@@ -50,6 +52,7 @@ class TransferOptions:
     minimum_rate: int = 1024
     read_ahead: int = 8 << 20
     readers: int = 4
+    drop_behind: int = 0
     rate: int = 0
     total_rate: int = 0
 
@@ -66,13 +69,15 @@ class Sending:
     """One body on its way; ``error`` is why it did not arrive.
 
     ``log`` writes the request's line, given the bytes sent; ``where`` is the request in words, and
-    ``keep`` whether the connection could take another.
+    ``keep`` whether the connection could take another.  ``alone()`` is whether nothing else is sent
+    from the file.
     """
 
     conn: Connected
     outgoing: Outgoing
     keep: bool
     log: Callable[[int], None]
+    alone: Callable[[], bool]
     where: str
     request_id: str
     error: Error | None = None
@@ -109,11 +114,14 @@ class TransferLoops:
     each download that has ended, in a loop's thread.
     """
 
-    def __init__(self, options: TransferOptions, window: float, done: Done) -> None:
+    def __init__(
+        self, options: TransferOptions, window: float, done: Done, metrics: Metrics
+    ) -> None:
         self._readers = ThreadPoolExecutor(options.readers, thread_name_prefix="read-ahead")
         bucket = _Bucket(options.total_rate) if options.total_rate else None
         self._loops = [
-            _Loop(options, window, done, self._readers, bucket) for _ in range(options.threads)
+            _Loop(options, window, done, metrics, self._readers, bucket)
+            for _ in range(options.threads)
         ]
 
     def start(self) -> None:
@@ -139,6 +147,7 @@ class _Loop(threading.Thread):
         options: TransferOptions,
         window: float,
         done: Done,
+        metrics: Metrics,
         readers: ThreadPoolExecutor,
         bucket: _Bucket | None,
     ) -> None:
@@ -146,6 +155,7 @@ class _Loop(threading.Thread):
         self._options = options
         self._window = window
         self._done = done
+        self._metrics = metrics
         self._readers = readers
         self._bucket = bucket
         self._poll = select.epoll()
@@ -157,6 +167,7 @@ class _Loop(threading.Thread):
         self._number = itertools.count()
         self._paced = bool(options.rate or bucket)
         self._stopping = False
+        self._longest = 0.0  # of a second: how long one waited for others
         self._next_sweep = self._due = time.monotonic() + _SWEEP
         # Each counted in one thread only: no update is lost.
         self._taken = self._ended = 0
@@ -193,7 +204,9 @@ class _Loop(threading.Thread):
             now = time.monotonic()
             if now >= self._due:
                 self._do_what_is_due(now)
-            for fd, events in poll(max(self._due - now, 0.0), _EVENTS):
+            ready = poll(max(self._due - now, 0.0), _EVENTS)
+            began = time.monotonic()
+            for fd, events in ready:
                 if fd == self._wake:
                     self._answer_calls()
                 elif (sending := going.get(fd)) is None:
@@ -202,11 +215,15 @@ class _Loop(threading.Thread):
                     self._leave(sending)
                 else:
                     turn(sending)
+            self._longest = max(self._longest, time.monotonic() - began)
 
     def _do_what_is_due(self, now: float) -> None:
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP
             self._sweep(now)
+            if self._going:
+                self._metrics.loop.observe(self._longest)
+            self._longest = 0.0
         self._resume(now)
         self._due = min([self._next_sweep, *(due for due, _, _ in self._waiting[:1])])
 
@@ -250,6 +267,8 @@ class _Loop(threading.Thread):
         self._ended += 1
         sending.error = error
         sending.outgoing.finish()
+        if self._drops(sending):
+            sending.outgoing.drop_behind(0)
         sending.outgoing.extent.close()
         self._done(sending)
 
@@ -271,6 +290,7 @@ class _Loop(threading.Thread):
             sending.checked = sending.outgoing.offset + length
             return False
         sending.reading = True
+        self._metrics.cold.inc()
         self._poll.modify(sending.conn.sock.fileno(), 0)
         self._readers.submit(self._read_in, sending)
         return True
@@ -279,6 +299,8 @@ class _Loop(threading.Thread):
         """In a helper thread: wait for the disk, then give the download back."""
         with contextlib.suppress(OSError):  # sending will meet it, too
             sending.outgoing.read_in(self._options.read_ahead)
+            if self._drops(sending):
+                sending.outgoing.drop_behind(self._options.read_ahead)
         self._call(lambda: self._is_read(sending))
 
     def _is_read(self, sending: Sending) -> None:
@@ -289,6 +311,11 @@ class _Loop(threading.Thread):
             self._leave(sending)
         else:
             self._poll.modify(sending.conn.sock.fileno(), select.EPOLLOUT)
+
+    def _drops(self, sending: Sending) -> bool:
+        """Whether what it had read in is to leave memory behind it."""
+        least = self._options.drop_behind
+        return 0 < least <= sending.outgoing.extent.length and sending.alone()
 
     # --- pace
 

@@ -17,14 +17,16 @@ documented interface; a test compares it with the gunicorn installed.
 import errno
 import math
 import os
+import random
 import selectors
+import socket
 import time
-from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
+from itertools import count
 from logging import getLogger
 from typing import Any, Protocol, cast
 
@@ -44,6 +46,7 @@ from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from headrace.errors import Error, PeerGone, PeerStalled, TransferError
 from headrace.log import request_id
+from headrace.metrics import Metrics
 from headrace.server.body import RequestBody
 from headrace.server.connection import LINGER, Connection, rushing, writable_within
 from headrace.server.options import ServeOptions
@@ -158,18 +161,23 @@ class Host(Protocol):
         """Whether the service stops, and not this worker alone."""
         ...
 
+    @property
+    def for_metrics(self) -> socket.socket | None:
+        """Where to listen for who asks for the metrics alone."""
+        ...
+
     def announce(self, listener: Any) -> None: ...
 
-
-def _address(conn: Connection) -> str:
-    """The client's address; of a Unix socket, one for all."""
-    return str(conn.client[0]) if isinstance(conn.client, tuple) else ""
+    def retire(self) -> None:
+        """Have another worker take the place of this one."""
+        ...
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """One process of the embedded server."""
 
     alive: bool
+    sockets: list[Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -177,15 +185,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.options = self.host.options
         self._busy: set[Connection] = set()
         self._sending: set[Sending] = set()
-        self._downloads: Counter[str] = Counter()  # by the client's address
         self._descriptors = Descriptors()
         self._stop_by = math.inf
         self._notified = float("-inf")
+        self._requests = count(1)
+        most = self.options.max_requests
+        self._last_request = most + random.randrange(most // 10 + 1)  # not all workers at once
 
     def load_wsgi(self) -> None:
         try:
             super().load_wsgi()
             self.wsgi.start()
+            self.metrics = cast(Metrics, self.wsgi.metrics)
         except Error as error:
             # gunicorn's word for "say this, and do not try again with another worker".
             raise AppImportError(str(error)) from error
@@ -198,8 +209,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks
         )
         options = self.options
-        self._loops = TransferLoops(options.transfers, options.stall_timeout, self._sent_by_loop)
+        self._loops = TransferLoops(
+            options.transfers, options.stall_timeout, self._sent_by_loop, self.metrics
+        )
         self._loops.start()
+        self._show()
+        if self.host.for_metrics is not None:
+            self.sockets = [*self.sockets, self.host.for_metrics]
         self.set_accept_enabled(True)
         self.host.announce(self.sockets[0])
         while self.alive and self.is_parent_alive():
@@ -222,6 +238,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.poller.close()
         self.method_queue.close()
 
+    def _show(self) -> None:
+        """Have the metrics show what goes on."""
+        watch = self.metrics.watch
+        watch("headrace_connections", "Connections open.", lambda: self.nr_conns)
+        watch(
+            "headrace_requests_in_progress",
+            "Requests that have a thread, or wait for one.",
+            lambda: len(self._busy),
+        )
+        watch(
+            "headrace_loop_downloads",
+            "Downloads in the hands of the transfer loop.",
+            lambda: len(self._sending),
+        )
+
     def accept(self, listener: Any) -> bool:
         """Take one waiting connection, if any; it gets a thread once it has something to say."""
         try:
@@ -237,6 +268,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         options = self.options
         stall, unsent = options.stall_timeout, options.transfers.unsent
         conn = Connection(self.cfg, sock, peer, listener.getsockname(), stall, unsent)
+        conn.for_metrics = listener is self.host.for_metrics
         conn.timeout = time.monotonic() + stall
         self.pending_conns.append(conn)
         self.poller.register(
@@ -246,6 +278,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: Connection) -> None:
         self._busy.add(conn)
+        conn.queued = time.monotonic()
         super().enqueue_req(conn)
 
     def finish_request(self, conn: Connection, future: Any) -> None:
@@ -254,7 +287,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         sending = None if failed else future.result()
         if isinstance(sending, Sending):
             self._sending.add(sending)
-            self._downloads[_address(conn)] += 1
             self._loops.take(sending)
         else:
             super().finish_request(conn, future)
@@ -266,9 +298,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _finish_sending(self, sending: Sending) -> None:
         self._sending.discard(sending)
         conn = cast(Connection, sending.conn)
-        self._downloads[_address(conn)] -= 1
-        if not self._downloads[_address(conn)]:
-            del self._downloads[_address(conn)]
         sent = sending.outgoing.extent.sent
         request_id.set(sending.request_id)
         if sending.error is not None:
@@ -357,6 +386,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         A client that asks one thing after the other is answered by one thread: to hand its
         connection to the main thread and back costs as much as a small request itself.
         """
+        self.metrics.queue.observe(time.monotonic() - conn.queued)
         again = self._handle_one(conn)
         while again is True and self.alive and not self._crowded() and conn.speaks_within(LOITER):
             again = self._handle_one(conn)
@@ -389,7 +419,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         )
         environ["wsgi.multithread"] = True
         environ["headrace.body"] = body
-        environ["headrace.downloads"] = self._downloads.get(_address(conn), 0)
+        if conn.for_metrics:
+            environ["headrace.for_metrics"] = True
+        if next(self._requests) == self._last_request:
+            self.host.retire()
         full = len(self.keepalived_conns) >= self.max_keepalived
         if full or not self.alive or not self.options.keepalive:
             resp.force_close()
@@ -487,6 +520,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             outgoing=outgoing,
             keep=not resp.should_close(),
             log=lambda sent: self.log.answered(line, sent, datetime.now() - started),
+            alone=lambda: self._descriptors.users(outgoing.extent) == 1,
             where=f"{request.method} {request.path}",
             request_id=request_id.get(),
         )

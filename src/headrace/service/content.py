@@ -17,7 +17,7 @@ from headrace.service.images import Clock, afresh
 from headrace.stores.base import Writer
 from headrace.stores.registry import Registry
 from headrace.transfer.digest import Follower
-from headrace.transfer.engine import Progress, Source, pump_all
+from headrace.transfer.engine import How, Progress, Source, pump_all
 from headrace.transfer.extent import Extent
 
 _log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class _Landed:
     size: int
     virtual_size: int | None
     digests: dict[str, str]
+    how: How | None
 
 
 class Content:
@@ -112,11 +113,18 @@ class Content:
         return extent
 
     def upload(
-        self, context: Context, image_id: str, body: Body, announced: int | None = None
-    ) -> None:
-        """Take ``body`` as the data of a queued image and make the image active.
+        self,
+        context: Context,
+        image_id: str,
+        body: Body,
+        announced: int | None = None,
+        progress: Progress | None = None,
+    ) -> How | None:
+        """Take ``body`` as the data of a queued image and make the image active; how it was moved,
+        None if it was there already.
 
-        ``announced`` is the size the caller promised, in bytes.  After any failure the image is
+        ``announced`` is the size the caller promised, in bytes; ``progress(total)`` is told of the
+        bytes there so far.  After any failure the image is
         queued again (or gone), and the store holds nothing of it.  Raises ImageNotFound,
         FormatsNotSet, StatusConflict, ImageTooLarge, SizeMismatch, FormatMismatch, UnsafeImage,
         StoreFull, StoreUnwritable, DataExists, ImageGone and the TransferErrors.
@@ -125,7 +133,7 @@ class Content:
         image = afresh(lambda: self._claim(context, image_id, upload_id, body, announced))
         self._active.add(upload_id)
         try:
-            self._store(image, upload_id, body, announced)
+            return self._store(image, upload_id, body, announced, progress or _nothing)
         finally:
             self._active.discard(upload_id)
 
@@ -162,13 +170,21 @@ class Content:
         if max(length or 0, announced or 0) > self._rules.size_cap:
             raise errors.ImageTooLarge(cap=self._rules.size_cap)
 
-    def _store(self, image: Image, upload_id: str, body: Body, announced: int | None) -> None:
+    def _store(
+        self,
+        image: Image,
+        upload_id: str,
+        body: Body,
+        announced: int | None,
+        progress: Progress,
+    ) -> How | None:
         """From a claimed image to an active one, or back to a queued one."""
         writer: Writer | None = None
         try:
             writer = self._writer(image.id, body, announced)
-            landed = self._land(image, writer, body, announced)
+            landed = self._land(image, writer, body, announced, progress)
             self._activate(image.id, upload_id, writer.commit(), landed)
+            return landed.how
         except BaseException as failure:
             # BaseException: a worker told to quit must not leave the image in saving either.
             _log.warning("upload of image %s failed: %s", image.id, failure)
@@ -203,7 +219,11 @@ class Content:
         self, image_id: str, upload_id: str, failure: BaseException, writer: Writer | None
     ) -> None:
         """Withdraw what was published, make the image queued again."""
-        retract = _nothing if writer is None else writer.retract
+
+        def retract() -> None:
+            if writer is not None:
+                writer.retract()
+
         try:
             if isinstance(failure, (errors.Conflict, errors.ImageGone)):
                 retract()  # certainly not on record; after other failures only the lease can tell
@@ -212,7 +232,14 @@ class Content:
             # Its lease is no longer renewed, so the housekeeping takes the upload back later.
             _log.error("image %s stays in saving for now: %s", image_id, error)
 
-    def _land(self, image: Image, writer: Writer, body: Body, announced: int | None) -> _Landed:
+    def _land(
+        self,
+        image: Image,
+        writer: Writer,
+        body: Body,
+        announced: int | None,
+        progress: Progress,
+    ) -> _Landed:
         """Bytes in, hashed and inspected."""
         rules = self._rules
         follower = Follower(writer.sink.fd, self._algorithms())
@@ -220,9 +247,10 @@ class Content:
         def landed(total: int) -> None:
             writer.advance(total)
             follower.advance(total)
+            progress(total)
 
         try:
-            size = self._receive(body, writer, announced, landed)
+            size, how = self._receive(body, writer, announced, landed)
             virtual_size = formats.inspect(
                 writer.sink.fd,
                 size,
@@ -235,25 +263,25 @@ class Content:
             digests = follower.finish(size)
         finally:
             follower.stop()
-        return _Landed(size, virtual_size, digests)
+        return _Landed(size, virtual_size, digests, how)
 
     def _receive(
         self, body: Body, writer: Writer, announced: int | None, progress: Progress
-    ) -> int:
-        """Pump the body in; how many bytes it had, which is what was announced."""
+    ) -> tuple[int, How | None]:
+        """Pump the body in; how many bytes it had, which is what was announced, and how."""
         if writer.landed:
             progress(writer.landed)
-            return writer.landed
+            return writer.landed, None
         limit = self._rules.size_cap if announced is None else announced
         try:
-            size = pump_all(body.pieces(), writer.sink, limit=limit, progress=progress).bytes
+            moved = pump_all(body.pieces(), writer.sink, limit=limit, progress=progress)
         except errors.ImageTooLarge:
             if announced is None:
                 raise
             raise errors.SizeMismatch(announced=announced, received="more") from None
-        if announced is not None and size != announced:
-            raise errors.SizeMismatch(announced=announced, received=size)
-        return size
+        if announced is not None and moved.bytes != announced:
+            raise errors.SizeMismatch(announced=announced, received=moved.bytes)
+        return moved.bytes, moved.how
 
     def _algorithms(self) -> list[str]:
         names = [self._rules.hashing_algorithm]
@@ -262,5 +290,5 @@ class Content:
         return names
 
 
-def _nothing() -> None:
-    """There is nothing to withdraw."""
+def _nothing(total: int) -> None:
+    """Nobody watches."""

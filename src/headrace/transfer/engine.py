@@ -214,6 +214,7 @@ class _Body:
             self._moved[self._how] += run.moved - before
             if isinstance(source, Extent):
                 source.sent = max(source.sent, run.moved - before)
+                source.way = self._how
         if length is not None and length > run.moved - before:
             raise self._cut_short(source, length - (run.moved - before))
 

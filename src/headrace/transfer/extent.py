@@ -15,13 +15,14 @@ class Extent:
 
     It owns the descriptor; ``path`` is the file's name, for a front end that opens it itself.  Any
     layer may pass it on, ``narrow`` it and subscribe to its end with ``on_close``; only transfer/
-    opens it up.  It has a file's face (``fileno``, ``read``, ``tell``,
-    ``seek``, ``close``) so that a host's ``wsgi.file_wrapper`` takes it as it is; the descriptor's
-    own position is kept at ``offset``, where such hosts start.
+    opens it up, and notes in ``sent`` how far it came and in ``way`` how.  It has a file's face
+    (``fileno``, ``read``, ``tell``, ``seek``, ``close``) so that a host's ``wsgi.file_wrapper``
+    takes it as it is; the descriptor's own position is kept at ``offset``, where such hosts start.
     """
 
     __slots__ = (
         "_left", "_observers", "_position", "_release", "fd", "length", "offset", "path", "sent",
+        "way",
     )  # fmt: skip
 
     def __init__(self, fd: int, offset: int, length: int, path: str = "") -> None:
@@ -30,6 +31,7 @@ class Extent:
         self.length = length
         self.path = path
         self.sent = 0
+        self.way = "copy"
         self._left = False
         self._position = 0
         self._observers: list[OnClose] = []
@@ -53,12 +55,13 @@ class Extent:
         """
         self._observers.append(observer)
 
-    def leave_to_host(self) -> None:
+    def leave_to_host(self, way: str = "host") -> None:
         """Note that a host sends the bytes itself, which never says how many they were.
 
         ``close`` then finds out whether the file was cut short underneath.
         """
         self._left = True
+        self.way = way
 
     def borrow(self, fd: int, release: Release) -> None:
         """Use ``fd``, open on the same file or the very one, in place of the descriptor it owns.

@@ -18,7 +18,9 @@ class Outgoing:
     """
 
     # Attributes, not properties: a turn is to cost as few calls as can be.
-    __slots__ = ("_cold", "_devices", "_how", "_out", "_refused", "extent", "left", "offset")
+    __slots__ = (
+        "_cold", "_devices", "_fetched", "_how", "_out", "_refused", "extent", "left", "offset",
+    )  # fmt: skip
 
     def __init__(self, extent: Extent, out: int) -> None:
         self.extent = extent
@@ -28,6 +30,7 @@ class Outgoing:
         self._devices = os.fstat(extent.fd).st_dev, os.fstat(out).st_dev
         self._refused = ""
         self._cold = False
+        self._fetched: list[tuple[int, int]] = []
         self._how = How.COPY
         if record.enabled() and extent.length >= record.SMALL:
             known = record.refusal(How.SENDFILE, *self._devices)
@@ -35,6 +38,7 @@ class Outgoing:
                 self._how = How.SENDFILE
             else:
                 record.count_fallback(How.SENDFILE, known)
+        extent.way = self._how
 
     def turn(self, most: int) -> int:
         """Send up to ``most`` bytes, as many as the socket has room for; how many.
@@ -52,7 +56,7 @@ class Outgoing:
         except OSError as error:
             if self._how is How.COPY or self.extent.sent or not linux.refuses(error):
                 raise translated(error, self.extent.sent) from error
-            self._how = How.COPY
+            self._how = self.extent.way = How.COPY
             self._refused = linux.reason(error)
             record.count_fallback(How.SENDFILE, self._refused)
             return self.turn(most)
@@ -77,6 +81,18 @@ class Outgoing:
         """Have the next ``length`` bytes in memory, and as many after them on their way."""
         linux.read_in(self.extent.fd, self.offset, min(length, self.left))
         self._cold = False
+
+    def drop_behind(self, length: int) -> None:
+        """Have what it had read in leave memory again, but for what the peer may not have yet.
+
+        To be called after every read_in() of ``length``, and at the end with 0.
+        """
+        for offset, end in self._fetched:
+            if end <= self.offset or not length:
+                linux.drop(self.extent.fd, offset, end - offset)
+        self._fetched = [each for each in self._fetched if each[1] > self.offset and length]
+        if length:
+            self._fetched.append((self.offset, self.offset + 2 * length))
 
     def delivered(self) -> int:
         """How many bytes the peer has acknowledged."""

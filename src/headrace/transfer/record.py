@@ -5,6 +5,7 @@ One per process, safe to use from many threads.
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -46,6 +47,7 @@ _lock = Lock()
 _bytes: Counter[How] = Counter()
 _transfers: Counter[How] = Counter()
 _fallbacks: Counter[tuple[How, str]] = Counter()
+_observers: list[Callable[[How, str], None]] = []
 # By way and st_dev of both ends.  All sockets have one st_dev, all pipes another.
 _refusals: dict[tuple[How, int, int], str] = {}
 
@@ -89,6 +91,13 @@ def count_fallback(how: How, reason: str) -> None:
     """Note that a transfer had to be copied."""
     with _lock:
         _fallbacks[how, reason] += 1
+    for observer in _observers:
+        observer(how, reason)
+
+
+def on_fallback(observer: Callable[[How, str], None]) -> None:
+    """Have ``observer`` told of each transfer that has to be copied, in place of the last one."""
+    _observers[:] = [observer]
 
 
 def refuse(how: How, source: int, sink: int, reason: str) -> None:

@@ -29,6 +29,10 @@ class Descriptors:
             self._users[fd] = self._users.get(fd, 0) + 1
         extent.borrow(fd, self._release)
 
+    def users(self, extent: Extent) -> int:
+        """How many extents use the descriptor of this one, which shares it."""
+        return self._users[extent.fd]
+
     def _release(self, fd: int) -> None:
         with self._lock:
             self._users[fd] -= 1

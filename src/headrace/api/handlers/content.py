@@ -9,16 +9,24 @@ from headrace.api import intake
 from headrace.api.delivery import Delivery
 from headrace.api.offload import ArrivedBody, Offload, is_question
 from headrace.api.requests import media_type
-from headrace.service.content import Content
+from headrace.api.traffic import Traffic
+from headrace.service.content import Body, Content
+from headrace.transfer import engine
 
 
 class FileHandler:
     """An image's data, up and down; ``max_uploads`` at a time in this process."""
 
     def __init__(
-        self, content: Content, delivery: Delivery, offload: Offload, max_uploads: int
+        self,
+        content: Content,
+        delivery: Delivery,
+        offload: Offload,
+        traffic: Traffic,
+        max_uploads: int,
     ) -> None:
         self._content = content
+        self._traffic = traffic
         self._delivery = delivery
         self._offload = offload
         self._max_uploads = max_uploads
@@ -47,13 +55,24 @@ class FileHandler:
 
     def _upload(self, req: falcon.Request, image_id: str) -> None:
         announced = _announced_size(req)
-        caller = req.context.caller
         arrival = self._offload.arrival(req.env)
         if arrival is None:
-            self._content.upload(caller, image_id, intake.body(req.env), announced)
+            way = "splice" if intake.BODY in req.env and engine.enabled() else "copy"
+            self._take(req, image_id, intake.body(req.env), announced, way)
             return
         with arrival:
-            self._content.upload(caller, image_id, ArrivedBody(arrival), announced)
+            self._take(req, image_id, ArrivedBody(arrival), announced, "offloaded")
+
+    def _take(
+        self, req: falcon.Request, image_id: str, body: Body, announced: int | None, way: str
+    ) -> None:
+        size = announced if body.length is None else body.length
+        with self._traffic.upload(image_id, req.remote_addr, size, way) as transfer:
+            how = self._content.upload(
+                req.context.caller, image_id, body, announced, transfer.advance
+            )
+            if how is not None:
+                transfer.went(how)
 
     def _permit(self, req: falcon.Request, image_id: str) -> None:
         """Let an upload's body be written to a file; raises whatever would refuse the upload."""
