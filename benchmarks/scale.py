@@ -34,6 +34,7 @@ FEW, FEWS_RATE = 1000, 64 * KIB
 ASKED = 5000  # requests whose latency is measured
 _UPLOADS = 16
 _COLD, _COLD_SIZE, _COLD_RATE = 64, 32 * MIB, 2 * MIB
+_ASKERS, _EACH = 8, 1000  # clients at once, and requests of each
 _FAST = (1, 8, 64)
 _SMALL = (64 * KIB, 256 * KIB, MIB)
 
@@ -50,6 +51,7 @@ def run(plan: Plan) -> list[Row]:
         with serving(directory / "scale") as server:
             image = imageapi.put(server, source)
             rows = [*_crowds(server, image), *_latencies(server, image, directory)]
+        rows += _workers(plan, directory, source)
         for congestion in network.alternatives():
             with network.under(congestion):
                 rows += _fast(plan, directory / congestion, source, congestion)
@@ -207,6 +209,63 @@ def _cold(server: Serving, directory: Path) -> Iterator[None]:
         yield
     for image in images:
         imageapi.delete(server, image)
+
+
+# --- several workers on one listening socket
+
+
+def _workers(plan: Plan, directory: Path, source: Path) -> Iterator[Row]:
+    """How they share connections out, and what two on two cores are worth, clients included."""
+    with contextlib.ExitStack() as stack:
+        servers = {
+            number: stack.enter_context(
+                serving(directory / f"workers-{number}", "--workers", str(number))
+            )
+            for number in (1, 2)
+        }
+        images = {number: imageapi.put(server, source) for number, server in servers.items()}
+        with _crowd(servers[2], [images[2]], FEW, FEWS_RATE, 500):
+            (_, *workers) = servers[2].pids()
+            shares = [_connections(pid) for pid in workers]
+        yield Row("two workers: the lesser share of 1,000 connections", "", [min(shares)],
+                  [FEW / 2], "half of them", ratio_at_least(0.5))  # fmt: skip
+        measures: dict[str, Callable[[], float]] = {
+            name: partial(_asked_at_once, servers[number], images[number])
+            for number, name in ((2, "two"), (1, "one"))
+        }
+        taken = interleaved(plan.rounds, measures)
+        yield Row(f"two workers: GETs of one image by {_ASKERS} clients", "a second", taken["two"],
+                  taken["one"], "one worker")  # fmt: skip
+
+
+def _connections(pid: int) -> int:
+    """The sockets a process has."""
+    found = 0
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += os.readlink(fd).startswith("socket:")
+    return found
+
+
+def _asked_at_once(server: Serving, image: str) -> float:
+    """Records a second that several clients get, each on a connection of its own."""
+    words = [str(server.port), f"/v2/images/{image}", str(_EACH)]
+    clients = [
+        subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.asker", *words], cwd=processes.ROOT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for _ in range(_ASKERS)
+    ]  # fmt: skip
+    for client in clients:
+        assert client.stdout is not None
+        client.stdout.readline()
+    for client in clients:
+        assert client.stdin is not None
+        client.stdin.write("go\n")
+        client.stdin.flush()
+    seconds = [float(client.communicate()[0]) for client in clients]
+    return _ASKERS * _EACH / max(seconds)
 
 
 # --- fast downloads, and small ones
