@@ -110,9 +110,9 @@ def test_transfers_under_way_are_seen(start: Start) -> None:
         (seen,) = transfers(service)
         assert (seen["image"], seen["name"], seen["client"]) == (image, "the image", "127.0.0.1")
         assert (seen["size"], seen["way"], seen["direction"]) == (SIZE, "sendfile", "download")
+        wait_until(lambda: value(metrics(service), "loop_downloads") == 1, "the loop's turn")
         found = metrics(service)
         assert value(found, "transfers_in_flight", **down) == 1
-        assert value(found, "loop_downloads") == 1
         assert value(found, "connections") == 2
         moved = value(found, "transfer_bytes_total", **down)
         assert 0 < moved < SIZE
