@@ -9,8 +9,11 @@ true at the moment only (gauges) is asked of the processes that live, see ``api.
 import contextlib
 import fcntl
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, count
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -125,22 +128,20 @@ class Slot:
     """The number that a process has in a directory, and no other that lives.
 
     It is a lock on a file, which the kernel lets go of with the process.  A child gets one of its
-    own when it first asks.
+    own as it is forked.
     """
 
     def __init__(self, directory: str) -> None:
         self._directory = Path(directory)
-        self._process = 0
-        self._number = 0
         self._lock = -1
-        self.number()
+        self._number = [0]
+        self.number: Callable[[], int] = partial(itemgetter(0), self._number)
+        """The number; asked at every count, so without a Python function."""
+        self.take()
+        slot = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _take_another(slot()))
 
-    def number(self) -> int:
-        if self._process != os.getpid():
-            self._take()
-        return self._number
-
-    def _take(self) -> None:
+    def take(self) -> None:
         """The lowest that is free; whoever finds nobody else begins to count anew."""
         if self._lock >= 0:
             os.close(self._lock)  # a parent's, who keeps it
@@ -150,14 +151,14 @@ class Slot:
                 for pattern in ("*.db", "*.sock"):
                     for left in self._directory.glob(pattern):
                         left.unlink()
-            self._number = next(number for number in count() if number not in taken)
-            self._lock = free.pop(self._number, -1)
+            number = next(number for number in count() if number not in taken)
+            self._lock = free.pop(number, -1)
             if self._lock < 0:
-                self._lock = self._open(self._number)
+                self._lock = self._open(number)
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
             for other in free.values():
                 os.close(other)
-        self._process = os.getpid()
+        self._number[0] = number
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -185,3 +186,8 @@ class Slot:
 
     def _open(self, number: int) -> int:
         return os.open(self._directory / f"{number}.slot", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _take_another(slot: Slot | None) -> None:
+    if slot is not None:
+        slot.take()

@@ -1,7 +1,8 @@
 """What a transfer costs in Headrace's own functions and statements, counted by a profiler.
 
-Two parts of the code have budgets of their own: what decides about a request (api, service, db,
-stores) and what moves the bytes (server, transfer), where nothing may be called per block.
+The parts of the code have budgets of their own: what decides about a request (api, service, db,
+stores), what moves the bytes (server, transfer), where nothing may be called per block, and what
+counts, once when a transfer begins and once when it ends.
 """
 
 import subprocess
@@ -25,6 +26,7 @@ OCTETS = "Content-Type: application/octet-stream"
 LOOP = "server/transfers.py:_Loop._turn"
 TURN = "transfer/outgoing.py:Outgoing.turn"
 MOVING = ("server/", "transfer/", "log.py")
+COUNTING = ("api/traffic.py", "metrics.py")
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,15 @@ class Record:
 
     @property
     def deciding(self) -> list[str]:
-        return [call for call in self.calls if not call.startswith(MOVING)]
+        return [call for call in self.calls if not call.startswith(MOVING + COUNTING)]
 
     @property
     def moving(self) -> list[str]:
         return [call for call in self.calls if call.startswith(MOVING)]
+
+    @property
+    def counting(self) -> list[str]:
+        return [call for call in self.calls if call.startswith(COUNTING)]
 
     @property
     def selects(self) -> list[str]:
@@ -137,6 +143,7 @@ def test_a_download_is_decided_in_few_steps(traced: Traced, fields: tuple[str, .
     limit = 10 if not fields else 11  # ranges has a file of its own
     assert len(files(record.deciding)) <= limit, sorted(files(record.deciding))
     assert len(record.deciding) <= 40, told(record.deciding)
+    assert len(record.counting) <= 12, told(record.counting)
     assert len(record.selects) <= 2, record.selects
     assert record.work == record.selects
 
@@ -157,6 +164,7 @@ def test_a_download_costs_the_same_whatever_its_size(traced: Traced) -> None:
     first, second = (download(traced, path) for path in paths)
     check_growth(first, second, large - small)
     assert first.deciding == second.deciding
+    assert Counter(first.counting) == Counter(second.counting)
     assert len(first.moving) - 3 * first.calls.count(TURN) <= 80, told(first.moving)
 
 

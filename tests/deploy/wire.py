@@ -36,7 +36,11 @@ class Wire:
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(GUARD)
-        self.sock.connect(str(port) if isinstance(port, Path) else (host, port))
+        try:
+            self.sock.connect(str(port) if isinstance(port, Path) else (host, port))
+        except OSError:
+            self.sock.close()
+            raise
         self._read = b""
 
     def __enter__(self) -> Self:

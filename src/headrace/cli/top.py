@@ -1,6 +1,7 @@
 """headrace top: the transfers under way, as they go."""
 
 import contextlib
+import os
 import select
 import sys
 import termios
@@ -152,12 +153,14 @@ def _keys() -> Iterator[Callable[[float], bool]]:
     def enough(seconds: float) -> bool:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if select.select([fd], [], [], left)[0] and sys.stdin.read(1) in ("q", "Q", ""):
-                return True
+            if select.select([fd], [], [], left)[0]:
+                pressed = os.read(fd, 64)
+                if not pressed or b"q" in pressed.lower():
+                    return True
         return False
 
     before = termios.tcgetattr(fd)
-    tty.setcbreak(fd)
+    tty.setcbreak(fd, termios.TCSADRAIN)  # what was typed before counts
     try:
         yield enough
     finally:
