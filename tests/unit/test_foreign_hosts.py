@@ -20,6 +20,8 @@ from headrace import config, errors
 from headrace.api import app, intake
 from headrace.api.delivery import Delivery, Mode
 from headrace.api.requests import read_json
+from headrace.api.traffic import Traffic
+from headrace.metrics import Metrics
 from headrace.model import MIB, Image
 from headrace.transfer import engine
 from headrace.transfer.engine import FileSink, pump_all
@@ -42,7 +44,7 @@ def deliver(
     environ = {**create_environ(headers=headers), **environ}
     response = falcon.Response()
     extent = Extent(os.open(path, os.O_RDONLY), 0, size, str(path))
-    delivery = Delivery(mode, "/internal/", str(path.parent), 60.0)
+    delivery = Delivery(mode, "/internal/", str(path.parent), 60.0, Traffic(Metrics()))
     delivery.deliver(falcon.Request(environ), response, IMAGE, extent)
     return extent, response
 
@@ -219,7 +221,7 @@ def test_a_range_is_refused_before_anybody_is_told_of_the_file(
     request = falcon.Request({**create_environ(headers={"Range": asked}), **EMBEDDED})
     extent = Extent(os.open(image, os.O_RDONLY), 0, 1000, str(image))
     with pytest.raises(error):
-        Delivery(mode, "/internal/", str(image.parent), 60.0).deliver(
+        Delivery(mode, "/internal/", str(image.parent), 60.0, Traffic(Metrics())).deliver(
             request, response, IMAGE, extent
         )
     assert not {"x-accel-redirect", "x-sendfile"} & set(response.headers)

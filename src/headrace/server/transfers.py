@@ -268,7 +268,7 @@ class _Loop(threading.Thread):
         sending.error = error
         sending.outgoing.finish()
         if self._drops(sending):
-            sending.outgoing.drop_behind(0)
+            sending.outgoing.drop_behind()
         sending.outgoing.extent.close()
         self._done(sending)
 
@@ -286,21 +286,23 @@ class _Loop(threading.Thread):
     def _is_cold(self, sending: Sending) -> bool:
         """Have what comes next read in, if that is needed; asked once for every ``read_ahead``."""
         length = self._options.read_ahead
-        if not sending.outgoing.cold(length):
+        if sending.outgoing.cold(length):
+            self._metrics.cold.inc()
+        elif not self._drops(sending):
             sending.checked = sending.outgoing.offset + length
             return False
         sending.reading = True
-        self._metrics.cold.inc()
         self._poll.modify(sending.conn.sock.fileno(), 0)
         self._readers.submit(self._read_in, sending)
         return True
 
     def _read_in(self, sending: Sending) -> None:
-        """In a helper thread: wait for the disk, then give the download back."""
+        """In a helper thread: wait for the disk, drop what is done with, give the download back."""
         with contextlib.suppress(OSError):  # sending will meet it, too
-            sending.outgoing.read_in(self._options.read_ahead)
+            if sending.outgoing.cold(self._options.read_ahead):
+                sending.outgoing.read_in(self._options.read_ahead)
             if self._drops(sending):
-                sending.outgoing.drop_behind(self._options.read_ahead)
+                sending.outgoing.drop_behind()
         self._call(lambda: self._is_read(sending))
 
     def _is_read(self, sending: Sending) -> None:
@@ -315,7 +317,9 @@ class _Loop(threading.Thread):
     def _drops(self, sending: Sending) -> bool:
         """Whether what it had read in is to leave memory behind it."""
         least = self._options.drop_behind
-        return 0 < least <= sending.outgoing.extent.length and sending.alone()
+        if not least or sending.outgoing.fetched is None or not sending.alone():
+            return False
+        return os.fstat(sending.outgoing.extent.fd).st_size >= least
 
     # --- pace
 

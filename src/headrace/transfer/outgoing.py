@@ -14,12 +14,12 @@ class Outgoing:
 
     By sendfile, or copied where that is not to be used or is refused.  ``left`` is how many bytes
     are still to be sent, ``offset`` where in the file they begin; ``extent.sent`` tells how far it
-    came, also after an error.
+    came, also after an error.  ``fetched`` is from where on it may have had the file read in.
     """
 
     # Attributes, not properties: a turn is to cost as few calls as can be.
     __slots__ = (
-        "_cold", "_devices", "_fetched", "_how", "_out", "_refused", "extent", "left", "offset",
+        "_cold", "_devices", "_how", "_out", "_refused", "extent", "fetched", "left", "offset",
     )  # fmt: skip
 
     def __init__(self, extent: Extent, out: int) -> None:
@@ -30,7 +30,7 @@ class Outgoing:
         self._devices = os.fstat(extent.fd).st_dev, os.fstat(out).st_dev
         self._refused = ""
         self._cold = False
-        self._fetched: list[tuple[int, int]] = []
+        self.fetched: int | None = None
         self._how = How.COPY
         if record.enabled() and extent.length >= record.SMALL:
             known = record.refusal(How.SENDFILE, *self._devices)
@@ -79,20 +79,22 @@ class Outgoing:
 
     def read_in(self, length: int) -> None:
         """Have the next ``length`` bytes in memory, and as many after them on their way."""
+        if self.fetched is None:
+            self.fetched = self.offset
         linux.read_in(self.extent.fd, self.offset, min(length, self.left))
         self._cold = False
 
-    def drop_behind(self, length: int) -> None:
-        """Have what it had read in leave memory again, but for what the peer may not have yet.
+    def drop_behind(self) -> None:
+        """Have what the peer has of it leave memory, from where something first had to be read in.
 
-        To be called after every read_in() of ``length``, and at the end with 0.
+        What the kernel reads ahead by itself is nobody's; so all that comes after is this one's.
         """
-        for offset, end in self._fetched:
-            if end <= self.offset or not length:
-                linux.drop(self.extent.fd, offset, end - offset)
-        self._fetched = [each for each in self._fetched if each[1] > self.offset and length]
-        if length:
-            self._fetched.append((self.offset, self.offset + 2 * length))
+        if self.fetched is None:
+            return
+        length = self.extent.offset + self.delivered() - self.fetched
+        if length > 0:  # 0 would be all of it
+            # From the start again and again: what was in use, or across an edge, stayed before.
+            linux.drop(self.extent.fd, self.fetched, length)
 
     def delivered(self) -> int:
         """How many bytes the peer has acknowledged."""
