@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from headrace.errors import PeerStalled
-from headrace.server.connection import Unreader
+from headrace.errors import HeaderTooLarge, PeerStalled
+from headrace.server.connection import MAX_HEAD, Unreader
 
 
 def test_the_deadline_holds_for_a_peer_that_never_falls_silent() -> None:
@@ -29,3 +29,20 @@ def test_the_deadline_holds_for_a_silent_peer() -> None:
         unreader.expect_head(0.1)
         with pytest.raises(PeerStalled):
             unreader.chunk()
+
+
+def test_the_head_is_bounded() -> None:
+    """However little of it arrives at a time; each head anew, and a body not at all."""
+    mine, peer = socket.socketpair()
+    with mine, peer:
+        unreader = Unreader(mine, max_chunk=4096)
+        for _ in range(2):
+            unreader.expect_head(10)
+            for _ in range(MAX_HEAD // 4096):
+                peer.sendall(bytes(4096))
+                assert len(unreader.chunk()) == 4096
+            with pytest.raises(HeaderTooLarge):
+                unreader.chunk()
+        unreader.head_deadline = None
+        peer.sendall(b"body")
+        assert unreader.chunk() == b"body"

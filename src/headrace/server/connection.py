@@ -11,12 +11,19 @@ from typing import Any
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn
 
-from headrace.errors import PeerStalled
+from headrace.errors import HeaderTooLarge, PeerStalled
 from headrace.transfer.loopback import unpace
 
 # As nginx: lingering_time and lingering_timeout.
 LINGER = 30.0
 LINGER_IDLE = 5.0
+
+MAX_HEAD = 64 * 1024
+"""Most bytes of a request's head: two tokens of the longest kind, and as much again.
+
+gunicorn bounds each field and their number only, which makes 1.6 MB; it copies and scans all that
+it has of a head with every segment that arrives, and repeats what it refuses in answer and log.
+"""
 
 _RUSH_PATIENCE = 0.2  # seconds in which a fast peer has taken something
 
@@ -58,17 +65,20 @@ def rushing(sock: socket.socket, stall: float, unsent: int) -> Iterator[None]:
 
 
 class Unreader(SocketUnreader):  # type: ignore[misc]
-    """Reads from the peer; the head of a request must have arrived by ``head_deadline``.
+    """Reads from the peer; the head of a request must have arrived by ``head_deadline``, within
+    ``MAX_HEAD`` bytes.
 
     gunicorn itself lets a peer that sends its head byte by byte hold a thread for ever.
     """
 
     patience = 0.0
     head_deadline: float | None = None
+    head_left = 0
 
     def expect_head(self, seconds: float) -> None:
         self.patience = seconds
         self.head_deadline = time.monotonic() + seconds
+        self.head_left = MAX_HEAD
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         if self.head_deadline is None:
@@ -77,11 +87,14 @@ class Unreader(SocketUnreader):  # type: ignore[misc]
         left = self.head_deadline - time.monotonic()
         if left <= 0:  # also of a peer that never falls silent
             raise PeerStalled(seconds=self.patience, moved=0)
+        if self.head_left <= 0:
+            raise HeaderTooLarge(name="section", limit=MAX_HEAD)
         try:
             self.sock.settimeout(left)
             data = super().chunk(size_hint)
         except TimeoutError as error:
             raise PeerStalled(seconds=self.patience, moved=0) from error
+        self.head_left -= len(data)
         return data
 
 
