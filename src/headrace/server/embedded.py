@@ -28,6 +28,10 @@ DESCRIPTORS_A_THREAD = 8
 """Descriptors that a request under way may need beside its socket: files, pipes, the database."""
 
 SPARE_DESCRIPTORS = 64
+
+LONGEST_MESSAGE = 1000
+"""Characters of one message of gunicorn's in the log."""
+
 UNIX_SOCKET_MODE = 0o660
 
 _PID = struct.Struct("i")
@@ -219,6 +223,10 @@ class Logger(GunicornLogger):  # type: ignore[misc]
         debugging = logging.getLogger("headrace").isEnabledFor(logging.DEBUG)
         self.error_log.setLevel(logging.NOTSET if debugging else logging.WARNING)
         self.access_log_wanted = bool(cfg.accesslog)
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        # It repeats what it refuses: a peer could fill the disk with four times what it sends.
+        super().warning(msg[:LONGEST_MESSAGE], *args, **kwargs)
 
     def access(self, resp: Any, request: Any, environ: dict[str, Any], took: timedelta) -> None:
         self.answered(line_of(request, environ, resp), resp.sent, took)
