@@ -37,7 +37,7 @@ from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.http import wsgi
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import ParseException
-from gunicorn.http.message import Message
+from gunicorn.http.message import Message, Request
 from gunicorn.http.parser import Parser
 from gunicorn.http.unreader import SocketUnreader, Unreader
 from gunicorn.sock import BaseSocket
@@ -49,6 +49,7 @@ from headrace.log import request_id
 from headrace.metrics import Metrics
 from headrace.server.body import RequestBody
 from headrace.server.connection import LINGER, Connection, rushing, writable_within
+from headrace.server.head import complete_head
 from headrace.server.options import ServeOptions
 from headrace.server.response import Response, line_of
 from headrace.server.transfers import Sending, TransferLoops
@@ -73,9 +74,18 @@ PRIVATE: dict[type, tuple[str, ...]] = {
     ChunkedReader: ("read",),
     GunicornLogger: ("access", "error_log", "setup"),
     LengthReader: ("length", "read"),
-    Message: ("_expected_100_continue", "body", "parse_headers", "unreader"),
+    Message: (
+        "_expected_100_continue",
+        "body",
+        "force_close",
+        "headers",
+        "parse_headers",
+        "unreader",
+        "version",
+    ),
     Parser: ("finish_body", "unreader"),
     PollableMethodQueue: ("close", "defer", "fileno", "run_callbacks"),
+    Request: ("uri",),
     SocketUnreader: ("chunk", "sock"),
     TConn: ("client", "data_ready", "init", "initialized", "parser", "server", "sock", "timeout"),
     ThreadWorker: (
@@ -410,6 +420,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Answer one request; whether the connection could take another, or what is left of it."""
         stall = self.options.stall_timeout
         conn.end_of_head()
+        complete_head(request)
         body = RequestBody(request, conn.sock, stall)
         request.body = body
         request._expected_100_continue = False  # create() would answer it now
