@@ -53,7 +53,9 @@ def strangeness(environ: Environ) -> str | None:
 
 def _host_name(host: str) -> str:
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        parts = urlsplit(f"//{host}")
+        # RFC 9110 section 7.2: a name and a port, nothing else of a URL.
+        return (parts.netloc == host and parts.username is None and parts.hostname) or ""
     except ValueError:
         return ""
 
