@@ -38,6 +38,8 @@ READ = {
     ThreadWorker.handle: "ca85c9be3df7",
     ThreadWorker.handle_quit: "36bd35a8dae5",
     ThreadWorker.handle_request: "6d0de5b91910",
+    ThreadWorker.on_pending_socket_readable: "2475f7087832",
+    ThreadWorker.murder_pending: "7bf11f464542",
     ThreadWorker._keepalive_after: "4ebdbbc8bf5a",
     TConn.init: "5ff3d4ba451c",
     SocketUnreader.chunk: "9f62532259f8",

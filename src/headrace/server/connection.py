@@ -1,12 +1,14 @@
 """One accepted connection: its reading limits and the ways it can end."""
 
 import contextlib
+import io
+import re
 import select
 import socket
 import struct
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn
@@ -24,6 +26,10 @@ MAX_HEAD = 64 * 1024
 gunicorn bounds each field and their number only, which makes 1.6 MB; it copies and scans all that
 it has of a head with every segment that arrives, and repeats what it refuses in answer and log.
 """
+
+# The end of a head, or a line end of which the parser does not want to know more.
+_ENOUGH = re.compile(rb"\r\n\r\n|(?<!\r)\n")
+_READ = 8192  # as gunicorn reads
 
 _RUSH_PATIENCE = 0.2  # seconds in which a fast peer has taken something
 
@@ -75,10 +81,11 @@ class Unreader(SocketUnreader):  # type: ignore[misc]
     head_deadline: float | None = None
     head_left = 0
 
-    def expect_head(self, seconds: float) -> None:
+    def expect_head(self, seconds: float, deadline: float | None = None) -> None:
+        """A head begins, or began when its end was due at ``deadline``."""
         self.patience = seconds
-        self.head_deadline = time.monotonic() + seconds
-        self.head_left = MAX_HEAD
+        self.head_deadline = deadline or time.monotonic() + seconds
+        self.head_left = MAX_HEAD - self.buf.tell()
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         if self.head_deadline is None:
@@ -113,6 +120,8 @@ class Connection(TConn):  # type: ignore[misc]
         self.queued = 0.0
         # Whether the request has been read to its end.
         self.settled = False
+        # When the rest of a head is due of which a part has arrived.
+        self.head_due: float | None = None
         if isinstance(peer, tuple):  # not of a Unix socket
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             unpace(sock, peer[0])
@@ -123,11 +132,42 @@ class Connection(TConn):  # type: ignore[misc]
 
     def init(self) -> None:
         """Get ready to read the next request's head."""
+        unreader = self._unreader()
+        self.settled = False
+        unreader.expect_head(self.stall, self.head_due)
+        self.head_due = None
+
+    def receive_head(self) -> bool:
+        """Take what has arrived of the next head, without waiting for more; whether there is
+        something to do: all of it, more than there may be of it, or the end of the connection.
+
+        So that a head which arrives byte by byte, or never, needs no thread until it is there.
+        """
+        unreader = self._unreader()
+        held = unreader.buf.getvalue()
+        if len(held) >= MAX_HEAD or _ENOUGH.search(held):
+            return True
+        data: bytes | None
+        try:
+            data = self.sock.recv(_READ, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            data = None
+        except OSError:
+            return True
+        if data:
+            unreader.buf.seek(0, io.SEEK_END)
+            unreader.buf.write(data)
+            if len(held) + len(data) >= MAX_HEAD or _ENOUGH.search(held[-3:] + data):
+                return True
+        if (data or held) and self.head_due is None:
+            self.head_due = time.monotonic() + self.stall
+        return data == b""
+
+    def _unreader(self) -> Unreader:
         if not self.initialized:
             super().init()
             self.parser.unreader = Unreader(self.sock)
-        self.settled = False
-        self.parser.unreader.expect_head(self.stall)
+        return cast(Unreader, self.parser.unreader)
 
     def end_of_head(self) -> None:
         """From here on the limit is the peer's silence alone."""

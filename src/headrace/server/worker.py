@@ -6,7 +6,7 @@ What differs from gunicorn's own:
   clients hold no thread; a request body can be spliced;
 - ``Expect: 100-continue`` is answered by the first read of the body;
 - an answer is not lost behind a body that was refused: the connection lingers, in its own thread;
-- a connection gets a thread when it has something to say, not before;
+- a connection gets a thread when it has said what it wants (a whole head), not before;
 - on SIGTERM it first stops listening, then lets transfers finish: for the drain time-out when the
   service stops, without a limit when this worker alone is replaced.
 
@@ -132,6 +132,9 @@ PRIVATE: dict[type, tuple[str, ...]] = {
 
 STOPPING_LINGER = 2.0
 """Seconds which a stopping worker spends on connections that are merely open."""
+
+CROWDED_LINGER = 0.5
+"""Seconds which a worker spends on such connections while more threads are busy than not."""
 
 LOITER = 0.002
 """Seconds for which a thread that has answered waits for the next request itself."""
@@ -286,7 +289,47 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         )
         return True
 
+    def on_pending_socket_readable(self, conn: Connection, client: Any) -> None:
+        began = conn.head_due is not None
+        if conn.receive_head():
+            self.poller.unregister(client)
+            self.pending_conns.remove(conn)
+            self._start(conn)
+        elif not began and conn.head_due is not None:
+            self.pending_conns.remove(conn)  # what is due later comes later
+            conn.timeout = conn.head_due
+            self.pending_conns.append(conn)
+
+    def _await_head(self, conn: Connection) -> None:
+        """Look again at a connection when more of its head is there."""
+        conn.sock.setblocking(False)
+        conn.timeout = conn.head_due or time.monotonic() + self.options.stall_timeout
+        self.pending_conns.append(conn)
+        self.poller.register(
+            conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn)
+        )
+
+    def murder_pending(self) -> None:
+        """Close connections that never spoke; a thread tells the others what they were too slow
+        for."""
+        now = time.monotonic()
+        while self.pending_conns and self.pending_conns[0].timeout <= now:
+            conn = self.pending_conns.popleft()
+            self.poller.unregister(conn.sock)
+            if conn.head_due is None:
+                self.nr_conns -= 1
+                conn.close()
+            else:
+                self._start(conn)
+
     def enqueue_req(self, conn: Connection) -> None:
+        """Serve a kept connection that speaks again, or of which part of the next head is here."""
+        if conn.receive_head():
+            self._start(conn)
+        else:
+            self._await_head(conn)
+
+    def _start(self, conn: Connection) -> None:
         self._busy.add(conn)
         conn.queued = time.monotonic()
         super().enqueue_req(conn)
@@ -317,7 +360,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         keep = sending.keep and sending.error is None and self.alive
         if sending.error is None and not keep and conn.unread():
             self._busy.add(conn)
-            lingering = self.tpool.submit(conn.linger, LINGER if self.alive else STOPPING_LINGER)
+            lingering = self.tpool.submit(conn.linger, self._patience())
             lingering.add_done_callback(
                 lambda done: self.method_queue.defer(self.finish_request, conn, done)
             )
@@ -398,11 +441,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """
         self.metrics.queue.observe(time.monotonic() - conn.queued)
         again = self._handle_one(conn)
-        while again is True and self.alive and not self._crowded() and conn.speaks_within(LOITER):
+        while (
+            again is True
+            and self.alive
+            and not self._crowded()
+            and conn.speaks_within(LOITER)
+            and conn.receive_head()
+        ):
             again = self._handle_one(conn)
         if again is False and (not conn.settled or conn.unread()):
-            conn.linger(LINGER if self.alive else STOPPING_LINGER)
+            conn.linger(self._patience())
         return again
+
+    def _patience(self) -> float:
+        """For how long a thread may wait until a client has stopped sending what nobody wants."""
+        if not self.alive:
+            return STOPPING_LINGER
+        # Else who is refused, and goes on sending, could hold them all.
+        return LINGER if self._has_room() else CROWDED_LINGER
 
     def _handle_one(self, conn: Connection) -> Any:
         request_id.set("-")  # the thread's last request has left its own
