@@ -1,11 +1,13 @@
-"""Clients that never say what they want hold no thread: everybody else is served meanwhile."""
+"""Clients that never say what they want do not hold all threads: others are served meanwhile."""
 
 import contextlib
+import select
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.deploy.wire import Wire
+from tests.deploy.wire import GUARD, Wire
 from tests.faults.conftest import Start
 from tests.faults.service import Service
 
@@ -23,9 +25,9 @@ def service(start: Start) -> Service:
 
 
 @contextlib.contextmanager
-def clients(service: Service) -> Iterator[list[Wire]]:
+def clients(service: Service, count: int = CLIENTS) -> Iterator[list[Wire]]:
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(service.connect()) for _ in range(CLIENTS)]
+        yield [stack.enter_context(service.connect()) for _ in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -66,3 +68,25 @@ def test_refused_and_still_there(service: Service) -> None:
         assert service.request("GET", "/v2/images").status == 200
         for wire in wires:
             assert wire.answer().status == 400
+
+
+def test_records_that_do_not_come(service: Service) -> None:
+    """More than half of the threads wait for a moment only, the others for the stall time-out."""
+    with clients(service, 3 * THREADS) as wires:
+        for wire in wires:
+            wire.send(wire.head("POST", "/v2/images", "Content-Length: 100"), "{")
+        assert service.request("GET", "/v2/images").status == 200
+        given_up = [wire.answer("POST").status for wire in wires[THREADS // 2 + 1 :]]
+        assert set(given_up) == {408}
+
+
+def test_a_record_that_drips(start: Start) -> None:
+    """Byte by byte does not buy more time."""
+    service = start(env={"OS_HEADRACE__STALL_TIMEOUT": "1"})
+    with service.connect() as wire:
+        wire.send(wire.head("POST", "/v2/images", "Content-Length: 100"), "{")
+        until = time.monotonic() + GUARD
+        while not select.select([wire.sock], [], [], 0.3)[0]:
+            assert time.monotonic() < until
+            wire.send(" ")
+        assert wire.answer("POST").status == 408

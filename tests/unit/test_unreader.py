@@ -43,6 +43,6 @@ def test_the_head_is_bounded() -> None:
                 assert len(unreader.chunk()) == 4096
             with pytest.raises(HeaderTooLarge):
                 unreader.chunk()
-        unreader.head_deadline = None
+        unreader.deadline = None
         peer.sendall(b"body")
         assert unreader.chunk() == b"body"

@@ -2,7 +2,8 @@
 
 import math
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gunicorn.http.body import Body, LengthReader
@@ -26,7 +27,8 @@ class RequestBody(Body):  # type: ignore[misc]
     that an application can refuse before the bytes are on their way (RFC 9110 section 10.1.1).
 
     ``failed`` is gunicorn's word for "nobody knows where the next request starts": its connection
-    is closed after the answer.
+    is closed after the answer.  What is read, and not taken by pieces, is a record: all of it must
+    be there ``patience()`` seconds after it was first asked for.
 
     Errors: PeerGone, PeerStalled, UploadIncomplete (the framing is wrong).
     """
@@ -35,12 +37,16 @@ class RequestBody(Body):  # type: ignore[misc]
     failed: bool
     file: int | None = None
 
-    def __init__(self, request: Any, sock: socket.socket, stall: float) -> None:
+    def __init__(
+        self, request: Any, sock: socket.socket, stall: float, patience: Callable[[], float]
+    ) -> None:
         super().__init__(request.body.reader)
         self._request = request
         self._unreader = request.unreader
         self._sock = sock
         self._stall = stall
+        self._patience = patience
+        self._wait = self._due = 0.0
         self._begun = False
         self._read = 0
         self.length: int | None = getattr(self.reader, "length", None)
@@ -113,8 +119,12 @@ class RequestBody(Body):  # type: ignore[misc]
 
     def _read_reader(self, size: int) -> bytes:
         """gunicorn's one way to its reader, with our errors, and no body cut short unnoticed."""
+        if not self._due:
+            self._wait = self._patience()
+            self._due = time.monotonic() + self._wait
         self._begun = True
         self._invite()
+        self._unreader.expect_body(self._wait, self._due)
         wanted = min(size, getattr(self.reader, "length", 0))
         try:
             data: bytes = super()._read_reader(size)
@@ -124,6 +134,8 @@ class RequestBody(Body):  # type: ignore[misc]
             raise PeerStalled(seconds=self._stall, moved=self._read) from error
         except (ConnectionError, NoMoreData) as error:
             raise PeerGone(moved=self._read) from error
+        finally:
+            self._unreader.expect_anything()
         self._read += len(data)
         if len(data) < wanted:
             self.failed = True

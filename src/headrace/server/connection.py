@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import re
 import select
 import socket
@@ -71,37 +72,47 @@ def rushing(sock: socket.socket, stall: float, unsent: int) -> Iterator[None]:
 
 
 class Unreader(SocketUnreader):  # type: ignore[misc]
-    """Reads from the peer; the head of a request must have arrived by ``head_deadline``, within
-    ``MAX_HEAD`` bytes.
+    """Reads from the peer; what is expected must have arrived by ``deadline``: the head of a
+    request, within ``MAX_HEAD`` bytes, or a body that is read and not spliced.
 
-    gunicorn itself lets a peer that sends its head byte by byte hold a thread for ever.
+    gunicorn itself lets a peer that sends either byte by byte hold a thread for ever.
     """
 
     patience = 0.0
-    head_deadline: float | None = None
-    head_left = 0
+    deadline: float | None = None
+    left: float = 0
 
     def expect_head(self, seconds: float, deadline: float | None = None) -> None:
         """A head begins, or began when its end was due at ``deadline``."""
-        self.patience = seconds
-        self.head_deadline = deadline or time.monotonic() + seconds
-        self.head_left = MAX_HEAD - self.buf.tell()
+        self._expect(seconds, deadline or time.monotonic() + seconds, MAX_HEAD - self.buf.tell())
+
+    def expect_body(self, seconds: float, deadline: float) -> None:
+        """More of a body is to be there at ``deadline``, ``seconds`` after it was first asked."""
+        self._expect(seconds, deadline, math.inf)
+
+    def expect_anything(self) -> None:
+        """The limit is the peer's silence alone."""
+        self.deadline = None
+        self.sock.setblocking(True)
+
+    def _expect(self, seconds: float, deadline: float, most: float) -> None:
+        self.patience, self.deadline, self.left = seconds, deadline, most
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        if self.head_deadline is None:
+        if self.deadline is None:
             data: bytes = super().chunk(size_hint)
             return data
-        left = self.head_deadline - time.monotonic()
+        left = self.deadline - time.monotonic()
         if left <= 0:  # also of a peer that never falls silent
             raise PeerStalled(seconds=self.patience, moved=0)
-        if self.head_left <= 0:
+        if self.left <= 0:
             raise HeaderTooLarge(name="section", limit=MAX_HEAD)
         try:
             self.sock.settimeout(left)
             data = super().chunk(size_hint)
         except TimeoutError as error:
             raise PeerStalled(seconds=self.patience, moved=0) from error
-        self.head_left -= len(data)
+        self.left -= len(data)
         return data
 
 
@@ -157,6 +168,8 @@ class Connection(TConn):  # type: ignore[misc]
         if data:
             unreader.buf.seek(0, io.SEEK_END)
             unreader.buf.write(data)
+            if data.endswith(b"\r\n\r\n"):  # nearly always; a search costs more
+                return True
             if len(held) + len(data) >= MAX_HEAD or _ENOUGH.search(held[-3:] + data):
                 return True
         if (data or held) and self.head_due is None:
@@ -171,8 +184,7 @@ class Connection(TConn):  # type: ignore[misc]
 
     def end_of_head(self) -> None:
         """From here on the limit is the peer's silence alone."""
-        self.parser.unreader.head_deadline = None
-        self.sock.setblocking(True)
+        self._unreader().expect_anything()
 
     def unread(self) -> bool:
         """Whether something has arrived that nobody will read, a pipelined request say."""

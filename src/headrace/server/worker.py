@@ -136,6 +136,9 @@ STOPPING_LINGER = 2.0
 CROWDED_LINGER = 0.5
 """Seconds which a worker spends on such connections while more threads are busy than not."""
 
+CROWDED_RECORD = 1.0
+"""Seconds in which a request's record must be there while more threads are busy than not."""
+
 LOITER = 0.002
 """Seconds for which a thread that has answered waits for the next request itself."""
 
@@ -460,6 +463,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         # Else who is refused, and goes on sending, could hold them all.
         return LINGER if self._has_room() else CROWDED_LINGER
 
+    def _record_patience(self) -> float:
+        """For how long a thread may wait for a record: half of them for no longer than a moment."""
+        return self.options.stall_timeout if self._has_room() else CROWDED_RECORD
+
     def _handle_one(self, conn: Connection) -> Any:
         request_id.set("-")  # the thread's last request has left its own
         return super().handle(conn)
@@ -477,7 +484,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         stall = self.options.stall_timeout
         conn.end_of_head()
         complete_head(request)
-        body = RequestBody(request, conn.sock, stall)
+        body = RequestBody(request, conn.sock, stall, self._record_patience)
         request.body = body
         request._expected_100_continue = False  # create() would answer it now
         started = datetime.now()
