@@ -60,6 +60,11 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.IntOpt(
             "image_tag_quota", default=128, help="Most tags of an image; negative: no limit."
         ),
+        cfg.IntOpt(
+            "image_member_quota",
+            default=128,
+            help="Most projects that an image is shared with; negative: no limit.",
+        ),
         cfg.URIOpt(
             "public_endpoint",
             schemes=["http", "https"],

@@ -20,11 +20,15 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     ├── Forbidden                    403  access.forbidden
     │   ├── RemoteWithoutAuth        403  access.remote_without_auth
     │   ├── ImageProtected           403  image.protected
+    │   ├── ImageNotShared           403  image.not_shared
+    │   ├── StatusForbids            403  image.status_forbids
     │   ├── PropertyReadOnly         403  image.property_read_only
     │   ├── PropertyReserved         403  image.property_reserved
     │   └── FormatFrozen             403  image.format_frozen
     ├── NotFound                     404  resource.not_found
-    │   └── ImageNotFound            404  image.not_found
+    │   ├── ImageNotFound            404  image.not_found
+    │   ├── TagNotFound              404  image.tag_not_found
+    │   └── MemberNotFound           404  member.not_found
     ├── MethodNotAllowed             405  request.method_not_allowed
     ├── RequestTimeout               408  request.timeout
     ├── Conflict                     409  resource.conflict
@@ -33,6 +37,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── StatusConflict           409  image.status_conflict
     │   ├── PropertyExists           409  image.property_exists
     │   ├── PropertyMissing          409  image.property_missing
+    │   ├── MemberExists             409  member.exists
     │   └── DataExists               409  store.data_exists
     ├── ImageGone                    410  image.gone
     ├── TooLarge                     413  request.too_large
@@ -158,6 +163,16 @@ class ImageProtected(Forbidden):
     text = "image {image_id} is protected and cannot be deleted"
 
 
+class ImageNotShared(Forbidden):
+    code = "image.not_shared"
+    text = "image {image_id} is {visibility}: only a shared image has members"
+
+
+class StatusForbids(Forbidden):
+    code = "image.status_forbids"
+    text = "image {image_id} is {status} and cannot become {wanted}"
+
+
 class PropertyReadOnly(Forbidden):
     code = "image.property_read_only"
     text = "property {name} is read-only"
@@ -182,6 +197,16 @@ class NotFound(Error):
 class ImageNotFound(NotFound):
     code = "image.not_found"
     text = "image {image_id} not found"
+
+
+class TagNotFound(NotFound):
+    code = "image.tag_not_found"
+    text = "image {image_id} has no tag {tag}"
+
+
+class MemberNotFound(NotFound):
+    code = "member.not_found"
+    text = "image {image_id} is not shared with project {project}"
 
 
 class MethodNotAllowed(Error):
@@ -225,6 +250,11 @@ class PropertyExists(Conflict):
 class PropertyMissing(Conflict):
     code = "image.property_missing"
     text = "property {name} does not exist"
+
+
+class MemberExists(Conflict):
+    code = "member.exists"
+    text = "image {image_id} is shared with project {project} already"
 
 
 class DataExists(Conflict):

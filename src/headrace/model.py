@@ -72,6 +72,25 @@ class Image:
     updated_at: datetime
 
 
+class MemberStatus(StrEnum):
+    """What a project makes of an image that is shared with it."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A project that an image is shared with; times in naive UTC."""
+
+    image_id: str
+    project: str
+    status: MemberStatus = MemberStatus.PENDING
+    created_at: datetime
+    updated_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Viewer:
     """Whose eyes a lookup is made with; an administrator sees everything."""

@@ -20,6 +20,7 @@ SETTINGS: dict[tuple[str, str], object] = {
     ("DEFAULT", "image_size_cap"): 4096,
     ("DEFAULT", "image_property_quota"): 3,
     ("DEFAULT", "image_tag_quota"): 3,
+    ("DEFAULT", "image_member_quota"): 3,
     ("DEFAULT", "api_limit_max"): 5,
 }
 

@@ -15,6 +15,7 @@ from headrace.service.content import Content, UploadRules
 from headrace.service.context import Context
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
+from headrace.service.members import Members
 from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.registry import Registry
 
@@ -37,6 +38,7 @@ class Service:
     store: FilesystemStore
     images: Images
     content: Content
+    members: Members
     housekeeping: Housekeeping
     clock: Clock
     datadir: Path
@@ -69,6 +71,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         gpt_safety_nonfatal=(),
     )
     content = Content(database, stores, rules, clock)
+    members = Members(database, 128, clock)
     housekeeping = Housekeeping(database, stores, images, content, 60.0, clock)
-    yield Service(database, store, images, content, housekeeping, clock, datadir)
+    yield Service(database, store, images, content, members, housekeeping, clock, datadir)
     database.close()

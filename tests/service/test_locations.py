@@ -14,8 +14,9 @@ from tests.service.conftest import ADMIN, Service
 from tests.service.test_races import Paused
 
 
-def stored(service: Service) -> str:
-    image_id = service.record()
+def stored(service: Service, **values: object) -> str:
+    """The id of a new image with data."""
+    image_id = service.record(**values)
     service.content.upload(ADMIN, image_id, Paused(b"data"))
     return image_id
 

@@ -144,3 +144,58 @@ def test_an_image_deleted_in_mid_upload_leaves_nothing(service: Service) -> None
             ADMIN, image_id, Paused(b"data", lambda: service.images.delete(ADMIN, image_id))
         )
     assert service.files() == []
+
+
+def test_an_image_is_taken_out_of_use_or_deleted(service: Service) -> None:
+    for _ in range(60):
+        image_id = service.record()
+        service.content.upload(ADMIN, image_id, Paused(b"data"))
+        deactivated, deleted = concurrently(
+            lambda i=image_id: service.images.deactivate(ADMIN, i),
+            lambda i=image_id: service.images.delete(ADMIN, i),
+        )
+        assert deleted is None
+        assert deactivated is None or isinstance(deactivated, errors.ImageNotFound)
+        assert service.files() == []
+
+
+def test_of_two_actions_the_last_one_stands(service: Service) -> None:
+    """Each was told that it succeeded, and the image is what one of them made it."""
+    image_id = service.record(name="before")
+    service.content.upload(ADMIN, image_id, Paused(b"data"))
+    for number in range(60):
+        outcomes = concurrently(
+            lambda: service.images.deactivate(ADMIN, image_id),
+            lambda: service.images.reactivate(ADMIN, image_id),
+            lambda n=number: service.images.update(ADMIN, image_id, replacing(name=f"{n}")),
+        )
+        assert outcomes == [None, None, None]
+        image = service.images.show(ADMIN, image_id)
+        assert image.status in (Status.ACTIVE, Status.DEACTIVATED)
+        assert image.name == f"{number}"
+
+
+def test_an_action_does_not_meet_an_upload(service: Service) -> None:
+    """An image is deactivated before its data came, which is refused, or after; never midway."""
+    for _ in range(30):
+        image_id = service.record()
+        uploaded, deactivated = concurrently(
+            lambda i=image_id: service.content.upload(ADMIN, i, Paused(b"data")),
+            lambda i=image_id: service.images.deactivate(ADMIN, i),
+        )
+        assert uploaded is None
+        assert deactivated is None or isinstance(deactivated, errors.StatusForbids)
+        status = Status.ACTIVE if deactivated else Status.DEACTIVATED
+        assert service.images.show(ADMIN, image_id).status is status
+
+
+def test_tags_added_at_once_are_all_there(service: Service) -> None:
+    for _ in range(30):
+        image_id = service.record(tags=["old"])
+        outcomes = concurrently(
+            lambda i=image_id: service.images.add_tag(ADMIN, i, "a"),
+            lambda i=image_id: service.images.add_tag(ADMIN, i, "b"),
+            lambda i=image_id: service.images.delete_tag(ADMIN, i, "old"),
+        )
+        assert outcomes == [None, None, None]
+        assert service.images.show(ADMIN, image_id).tags == {"a", "b"}

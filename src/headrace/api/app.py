@@ -28,6 +28,7 @@ from headrace.metrics import Metrics
 from headrace.service.content import Content, UploadRules
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
+from headrace.service.members import Members
 from headrace.stores.arrivals import Arrivals
 from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.registry import Registry
@@ -166,6 +167,7 @@ def build(conf: cfg.ConfigOpts) -> Application:
     paths = routes(
         images,
         content,
+        Members(database, conf.image_member_quota, _now),
         fields,
         _delivery(conf, monitoring.traffic),
         Offload(arrivals),

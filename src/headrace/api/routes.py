@@ -4,20 +4,25 @@ import falcon
 
 from headrace.api.delivery import Delivery
 from headrace.api.handlers import schemas
+from headrace.api.handlers.actions import DeactivateHandler, ReactivateHandler
 from headrace.api.handlers.content import FileHandler
 from headrace.api.handlers.health import HealthHandler
 from headrace.api.handlers.images import ImageHandler, ImagesHandler
+from headrace.api.handlers.members import MemberHandler, MembersHandler
+from headrace.api.handlers.tags import TagHandler
 from headrace.api.handlers.versions import RootHandler, SlashHandler, VersionsHandler
 from headrace.api.offload import Offload
 from headrace.api.schemas import Fields
 from headrace.api.traffic import Traffic
 from headrace.service.content import Content
 from headrace.service.images import Images
+from headrace.service.members import Members
 
 
 def routes(
     images: Images,
     content: Content,
+    members: Members,
     fields: Fields,
     delivery: Delivery,
     offload: Offload,
@@ -39,6 +44,11 @@ def routes(
         "/v2/images": ImagesHandler(images, default_limit, max_limit),
         "/v2/images/{image_id}": ImageHandler(images),
         "/v2/images/{image_id}/file": FileHandler(content, delivery, offload, traffic, max_uploads),
+        "/v2/images/{image_id}/members": MembersHandler(members),
+        "/v2/images/{image_id}/members/{project}": MemberHandler(members),
+        "/v2/images/{image_id}/tags/{tag}": TagHandler(images),
+        "/v2/images/{image_id}/actions/deactivate": DeactivateHandler(images),
+        "/v2/images/{image_id}/actions/reactivate": ReactivateHandler(images),
         **schemas.handlers(fields),
         **monitoring,
     }

@@ -14,8 +14,8 @@ from msgspec import Meta
 from headrace import errors
 from headrace.model import Status, is_image_id
 
-_UUID = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
-_Id = Annotated[str, Meta(pattern=_UUID)]
+UUID = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
+_Id = Annotated[str, Meta(pattern=UUID)]
 _Text255 = Annotated[str, Meta(max_length=255)]
 _LONGEST_VALUE = 65535  # bytes of UTF-8: a TEXT column of MySQL
 _Megas = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -59,7 +59,7 @@ class Fields:
             raise errors.InvalidProperty(name=name, reason="not a UUID")
         if isinstance(checked, str) and len(checked.encode()) > _LONGEST_VALUE:
             raise errors.InvalidProperty(name=name, reason=f"longer than {_LONGEST_VALUE} bytes")
-        _refuse_wide_characters(name, checked)
+        refuse_wide_characters(name, checked)
         return checked
 
     def image_schema(self) -> dict[str, object]:
@@ -93,8 +93,8 @@ class Fields:
         }
 
 
-def _refuse_wide_characters(name: str, value: object) -> None:
-    """No 4-byte UTF-8 in names and values: a MySQL ``utf8`` column cannot hold it."""
+def refuse_wide_characters(name: str, value: object) -> None:
+    """Raises InvalidProperty for 4-byte UTF-8, which a MySQL ``utf8`` column cannot hold."""
     for text in (name, value):
         if isinstance(text, str) and any(ord(character) > 0xFFFF for character in text):
             raise errors.InvalidProperty(name=ascii(name), reason="4-byte characters")

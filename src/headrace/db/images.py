@@ -38,7 +38,10 @@ _BASE = tuple(
 _DECISIVE = (
     "status", "visibility", "owner", "protected", "disk_format", "container_format", "updated_at",
 )  # fmt: skip
-_NOT_DELETED: dict[str, object] = {"deleted": False, "deleted_at": None}
+_UNCHANGED = tuple(
+    images.c[name].is_not_distinct_from(sa.bindparam(f"was_{name}")) for name in _DECISIVE
+)
+NOT_DELETED: dict[str, object] = {"deleted": False, "deleted_at": None}
 
 
 def show(database: Database, image_id: str, viewer: Viewer) -> Image:
@@ -83,7 +86,7 @@ def create(connection: Connection, image: Image) -> None:
                 **{name: getattr(image, name) for name in _BASE},
                 "status": image.status.value,
                 "visibility": image.visibility.value,
-                **_NOT_DELETED,
+                **NOT_DELETED,
             },
         )
     except exc.IntegrityError:
@@ -179,16 +182,22 @@ def compare_and_set(connection: Connection, image: Image, values: dict[str, obje
     What was decided by looking at the image (its formats, its protection, who may see it) holds
     only for that row.  Raises ImageChanged, or ImageNotFound when it is deleted.
     """
-    unchanged = (
-        images.c[name].is_not_distinct_from(sa.bindparam(f"was_{name}")) for name in _DECISIVE
-    )
-    done = connection.execute(
-        _live(image.id).where(*unchanged).values(values),
-        {f"was_{name}": _stored(getattr(image, name)) for name in _DECISIVE},
-    )
+    done = connection.execute(_live(image.id).where(*_UNCHANGED).values(values), _was(image))
     if done.rowcount != 1:
-        _status(connection, image.id)
-        raise errors.ImageChanged(image_id=image.id)
+        raise _changed(connection, image)
+
+
+def hold(connection: Connection, image: Image) -> None:
+    """Keep the row of an image as ``image`` says until the transaction ends.
+
+    For what is decided by looking at the image but written beside it.  Raises ImageChanged, or
+    ImageNotFound when it is deleted.
+    """
+    row = sa.select(images.c.id).where(
+        images.c.id == image.id, images.c.deleted == sa.false(), *_UNCHANGED
+    )
+    if connection.execute(row.with_for_update(), _was(image)).one_or_none() is None:
+        raise _changed(connection, image)
 
 
 def move_on(
@@ -204,8 +213,19 @@ def move_on(
         raise errors.StatusConflict(image_id=image_id, status=found, expected=status.value)
 
 
+def _was(image: Image) -> dict[str, object]:
+    """The parameters of ``_UNCHANGED``."""
+    return {f"was_{name}": _stored(getattr(image, name)) for name in _DECISIVE}
+
+
 def _stored(value: object) -> object:
     return value.value if isinstance(value, Enum) else value
+
+
+def _changed(connection: Connection, image: Image) -> errors.Error:
+    """Why a row is not what ``image`` says: changed, unless ImageNotFound is raised."""
+    _status(connection, image.id)
+    return errors.ImageChanged(image_id=image.id)
 
 
 def _live(image_id: str) -> sa.Update:
@@ -234,7 +254,7 @@ def insert_location(
             "status": Status.ACTIVE.value,
             "created_at": now,
             "updated_at": now,
-            **_NOT_DELETED,
+            **NOT_DELETED,
         },
     )
 
@@ -306,7 +326,7 @@ def _revive_properties(connection: Connection, image: Image, values: dict[str, s
                 image_properties.c.image_id == image.id,
                 image_properties.c.name == sa.bindparam("which"),
             )
-            .values(value=sa.bindparam("what"), updated_at=image.updated_at, **_NOT_DELETED),
+            .values(value=sa.bindparam("what"), updated_at=image.updated_at, **NOT_DELETED),
             [{"which": name, "what": value} for name, value in values.items()],
         )
 
@@ -340,7 +360,7 @@ def _new(image: Image) -> dict[str, object]:
         "image_id": image.id,
         "created_at": image.updated_at,
         "updated_at": image.updated_at,
-        **_NOT_DELETED,
+        **NOT_DELETED,
     }
 
 

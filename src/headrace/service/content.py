@@ -11,7 +11,7 @@ from headrace.db import images as rows
 from headrace.db import uploads
 from headrace.db.engine import Database
 from headrace.model import Image, Location, Status
-from headrace.service import formats, workers
+from headrace.service import formats, policy, workers
 from headrace.service.context import Context
 from headrace.service.images import Clock, afresh
 from headrace.stores.base import Writer
@@ -88,8 +88,7 @@ class Content:
         (deactivated), StoreCorrupt (the file's size is not the image's).
         """
         image = rows.show_for_download(self._database, image_id, context.viewer)
-        if image.status is Status.DEACTIVATED and not context.is_admin:
-            raise errors.Forbidden(reason=f"image {image_id} is deactivated")
+        policy.require_download(context, image)
         failure: errors.Error | None = None
         for location in image.locations:
             try:
@@ -141,8 +140,7 @@ class Content:
         self, context: Context, image_id: str, length: int | None, announced: int | None
     ) -> None:
         """Raises what ``upload`` would of a body of ``length`` bytes, as far as can be foreseen."""
-        image = rows.show_for_download(self._database, image_id, context.viewer)
-        self._check(image, length, announced)
+        image = self._look_before_upload(context, image_id, length, announced)
         self._stores.default.create(image.id, announced if length is None else length).abort()
 
     def active_uploads(self) -> list[str]:
@@ -152,13 +150,16 @@ class Content:
     def _claim(
         self, context: Context, image_id: str, upload_id: str, body: Body, announced: int | None
     ) -> Image:
-        image = rows.show_for_download(self._database, image_id, context.viewer)
-        self._check(image, body.length, announced)
+        image = self._look_before_upload(context, image_id, body.length, announced)
         uploads.claim(self._database, image, upload_id, workers.identity(), self._clock())
         return image
 
-    def _check(self, image: Image, length: int | None, announced: int | None) -> None:
-        """Refuse what can be refused before a byte of the body is read."""
+    def _look_before_upload(
+        self, context: Context, image_id: str, length: int | None, announced: int | None
+    ) -> Image:
+        """The image; refuses what can be refused before a byte of the body is read."""
+        image = rows.show_for_download(self._database, image_id, context.viewer)
+        policy.require_of(context, "upload_image", image)
         if image.status is not Status.QUEUED:
             raise errors.StatusConflict(
                 image_id=image.id, status=image.status, expected=Status.QUEUED
@@ -169,6 +170,7 @@ class Content:
             raise errors.SizeMismatch(announced=announced, received=length)
         if max(length or 0, announced or 0) > self._rules.size_cap:
             raise errors.ImageTooLarge(cap=self._rules.size_cap)
+        return image
 
     def _store(
         self,

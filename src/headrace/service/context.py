@@ -7,9 +7,10 @@ from headrace.model import Viewer
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The caller: the eyes that lookups are made with."""
+    """The caller: the eyes that lookups are made with, and his roles there, in lower case."""
 
     viewer: Viewer = field(default_factory=Viewer)
+    roles: frozenset[str] = frozenset()
 
     @property
     def project_id(self) -> str | None:

@@ -1,4 +1,4 @@
-"""What can be done with an image's record: create, show, list, update, delete."""
+"""What can be done with an image's record: create, show, list, update, delete, take out of use."""
 
 import logging
 import uuid
@@ -13,6 +13,7 @@ from headrace.db import catalogue
 from headrace.db import images as rows
 from headrace.db.engine import Database
 from headrace.model import Image, ImagePage, ImageQuery, Location, Status, Visibility
+from headrace.service import policy
 from headrace.service.context import Context
 from headrace.stores.registry import Registry
 
@@ -93,18 +94,23 @@ class Images:
             if name != "id":
                 _refuse_unwritable(name)
             image = _assign(image, name, self._check(name, value))
-        _check_owner(context, blank, image)
+        policy.require(context, "add_image", image)
+        policy.require_values(context, blank, image)
         self._check_tag_quota(blank, image)
         rows.create(self._database, image)
         return image
 
     def show(self, context: Context, image_id: str) -> Image:
         """The image, or ImageNotFound for one that the caller may not see."""
-        return rows.show(self._database, image_id, context.viewer)
+        image = self._look(context, image_id)
+        policy.require_of(context, "get_image", image)
+        return _shown(context, image)
 
     def list(self, context: Context, query: ImageQuery) -> ImagePage:
-        """One page of the images that the caller may see; raises MarkerNotFound."""
-        return catalogue.list_page(self._database, query, context.viewer)
+        """One page of the images that the caller may see; raises MarkerNotFound, Forbidden."""
+        policy.require(context, "get_images")
+        page = catalogue.list_page(self._database, query, context.viewer)
+        return replace(page, images=[_shown(context, image) for image in page.images])
 
     def update(self, context: Context, image_id: str, changes: Sequence[Change]) -> Image:
         """Apply ``changes`` in order and save them at once, or nothing at all.
@@ -114,16 +120,70 @@ class Images:
         """
         if len(changes) > _MOST_CHANGES:
             raise errors.InvalidPatch(reason=f"more than {_MOST_CHANGES} operations")
-        return afresh(lambda: self._update(context, image_id, changes))
 
-    def _update(self, context: Context, image_id: str, changes: Sequence[Change]) -> Image:
-        before = self.show(context, image_id)
-        after = before
-        for change in changes:
-            after = self._apply(after, change)
+        def apply(image: Image) -> Image:
+            for change in changes:
+                image = self._apply(image, change)
+            return image
+
+        return self._revise(context, image_id, "modify_image", apply)
+
+    def add_tag(self, context: Context, image_id: str, tag: str) -> None:
+        """Tag an image; raises ImageNotFound, Forbidden, InvalidProperty, QuotaExceeded."""
+        self._check("tags", [tag])
+        self._revise(
+            context,
+            image_id,
+            "modify_image",
+            lambda image: replace(image, tags=image.tags | {tag}),
+        )
+
+    def delete_tag(self, context: Context, image_id: str, tag: str) -> None:
+        """Take a tag away; raises ImageNotFound, Forbidden, TagNotFound."""
+
+        def without(image: Image) -> Image:
+            if tag not in image.tags:
+                raise errors.TagNotFound(image_id=image_id, tag=tag)
+            return replace(image, tags=image.tags - {tag})
+
+        self._revise(context, image_id, "modify_image", without)
+
+    def deactivate(self, context: Context, image_id: str) -> None:
+        """Take an active image out of use: its data is then for administrators alone.
+
+        Harmless when that was done before.  Raises ImageNotFound, Forbidden, StatusForbids.
+        """
+        self._move(context, image_id, "deactivate", Status.ACTIVE, Status.DEACTIVATED)
+
+    def reactivate(self, context: Context, image_id: str) -> None:
+        """The contrary of ``deactivate``."""
+        self._move(context, image_id, "reactivate", Status.DEACTIVATED, Status.ACTIVE)
+
+    def _move(
+        self, context: Context, image_id: str, rule: str, source: Status, target: Status
+    ) -> None:
+        def moved(image: Image) -> Image:
+            if image.status not in (source, target):
+                raise errors.StatusForbids(image_id=image_id, status=image.status, wanted=target)
+            return replace(image, status=target)
+
+        self._revise(context, image_id, rule, moved)
+
+    def _revise(
+        self, context: Context, image_id: str, rule: str, change: Callable[[Image], Image]
+    ) -> Image:
+        """Make an image what ``change`` makes of it, whatever others do to it meanwhile."""
+        return _shown(context, afresh(lambda: self._revise_once(context, image_id, rule, change)))
+
+    def _revise_once(
+        self, context: Context, image_id: str, rule: str, change: Callable[[Image], Image]
+    ) -> Image:
+        before = self._look(context, image_id)
+        policy.require_of(context, rule, before)
+        after = change(before)
         if after == before:
             return before
-        _check_owner(context, before, after)
+        policy.require_values(context, before, after)
         if after.properties.keys() - before.properties.keys():
             own = [name for name in after.properties if not name.startswith(RESERVED_PREFIX)]
             self._check_property_quota(len(own))
@@ -141,7 +201,8 @@ class Images:
             self.delete_data(image.id, image.locations)
 
     def _delete_record(self, context: Context, image_id: str) -> Image:
-        image = self.show(context, image_id)
+        image = self._look(context, image_id)
+        policy.require_of(context, "delete_image", image)
         if image.protected:
             raise errors.ImageProtected(image_id=image_id)
         rows.delete(self._database, image, self._clock())
@@ -165,6 +226,9 @@ class Images:
                 return
         self._left_behind.discard(image_id)
         rows.data_deleted(self._database, image_id)
+
+    def _look(self, context: Context, image_id: str) -> Image:
+        return rows.show(self._database, image_id, context.viewer)
 
     def _apply(self, image: Image, change: Change) -> Image:
         name = change.name
@@ -214,9 +278,11 @@ def _refuse_unwritable(name: str) -> None:
         raise errors.PropertyReserved(name=name)
 
 
-def _check_owner(context: Context, before: Image, after: Image) -> None:
-    if after.owner != before.owner and not context.is_admin:
-        raise errors.Forbidden(reason="only an administrator sets the owner")
+def _shown(context: Context, image: Image) -> Image:
+    """The image as this caller may see it."""
+    if image.locations and not policy.shows_locations(context, image):
+        return replace(image, locations=())
+    return image
 
 
 def _assign(image: Image, name: str, value: object) -> Image:

@@ -6,6 +6,7 @@ import msgspec
 from headrace import errors
 from headrace.api import patches, queries
 from headrace.api.requests import media_type, query_pairs, read_json, refuse_body
+from headrace.api.times import timestamp
 from headrace.model import Image
 from headrace.service.images import Images
 
@@ -34,8 +35,8 @@ def render(image: Image) -> dict[str, object]:
         "min_disk": image.min_disk,
         "min_ram": image.min_ram,
         "tags": sorted(image.tags),
-        "created_at": f"{image.created_at.isoformat(timespec='seconds')}Z",
-        "updated_at": f"{image.updated_at.isoformat(timespec='seconds')}Z",
+        "created_at": timestamp(image.created_at),
+        "updated_at": timestamp(image.updated_at),
         "self": path,
         "file": f"{path}/file",
         "schema": "/v2/schemas/image",

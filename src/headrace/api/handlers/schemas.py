@@ -3,6 +3,7 @@
 import falcon
 import msgspec
 
+from headrace.api.members import MEMBER_SCHEMA, MEMBERS_SCHEMA
 from headrace.api.requests import refuse_body
 from headrace.api.schemas import Fields
 
@@ -23,4 +24,6 @@ def handlers(fields: Fields) -> dict[str, SchemaHandler]:
     return {
         "/v2/schemas/image": SchemaHandler(fields.image_schema()),
         "/v2/schemas/images": SchemaHandler(fields.images_schema()),
+        "/v2/schemas/member": SchemaHandler(MEMBER_SCHEMA),
+        "/v2/schemas/members": SchemaHandler(MEMBERS_SCHEMA),
     }
