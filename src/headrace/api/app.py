@@ -119,6 +119,8 @@ class _Gate:
         if (given := req.get_header("X-Openstack-Request-Id")) is not None:
             _identify(resp, self._checked(given))
         req.context.caller = self._authenticate(req.env)
+        if not req.env["PATH_INFO"].isascii():
+            _check_path(req.env["PATH_INFO"])
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
@@ -132,6 +134,14 @@ class _Gate:
         if not _REQUEST_ID.fullmatch(given):
             raise errors.BadRequest(reason="X-Openstack-Request-Id has characters beyond a name's")
         return given if given.startswith("req-") else f"req-{given}"
+
+
+def _check_path(path: str) -> None:
+    """Refuse bytes that are no text: the framework would put others in their place."""
+    try:
+        path.encode("latin-1").decode()  # PEP 3333: a character for each byte
+    except UnicodeError:
+        raise errors.BadRequest(reason="the path is not UTF-8") from None
 
 
 def _identify(resp: falcon.Response, request_id: str) -> None:
