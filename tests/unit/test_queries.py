@@ -51,6 +51,7 @@ def test_a_key_sorted_by_twice_counts_where_it_stands_first() -> None:
         (("name", "x"), Filter("name", Op.EQ, "x")),
         (("status", "in:active,queued"), Filter("status", Op.IN, ("active", "queued"))),
         (("name", 'in:"a,b",c'), Filter("name", Op.IN, ("a,b", "c"))),
+        (("name", 'in:"a\\"b",c\\"\\,d,'), Filter("name", Op.IN, ('a"b', 'c",d', ""))),
         (("size_min", "5"), Filter("size", Op.GTE, 5)),
         (("min_ram_max", "5"), Filter("min_ram", Op.LTE, 5)),
         (("size", "5"), Filter("size", Op.EQ, 5)),
@@ -98,6 +99,9 @@ def test_conditions(pair: tuple[str, str], condition: Filter | None) -> None:
         ("created_at", "in:2026-01-01"),
         ("name", 'in:"a'),
         ("name", 'in:a"b'),
+        ("name", 'in:"a"b'),
+        ("name", 'in:"a",b"'),
+        ("name", "in:a\\"),
         ("changes-since", "2026-01-01"),
     ],
 )

@@ -1,6 +1,6 @@
 """From a query string to an ImageQuery, and back to the links of a page."""
 
-import csv
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import urlencode
@@ -22,6 +22,10 @@ _TIMES = frozenset({"created_at", "updated_at"})
 _MOST_CONDITIONS = 32
 _TIME_OPS = frozenset(Op) - {Op.IN}
 _MEMBER_STATUS = frozenset({"pending", "accepted", "rejected", "all"})
+
+# What may follow in a comma list: "quoted", or bare up to the next comma.
+_ITEM = re.compile(r',(?:"((?:[^"\\]|\\.)*)"|((?:[^",\\]|\\.)*))(?=,|\Z)', re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 Pairs = list[tuple[str, str]]
 
@@ -172,14 +176,15 @@ def _text_filter(name: str, value: str) -> Filter:
 
 def _listed(name: str, text: str) -> list[str]:
     """The items of a comma list; an item holding commas is quoted, a backslash escapes."""
-    try:
-        rows = list(csv.reader([text], escapechar="\\", doublequote=False, strict=True))
-    except csv.Error as error:
-        raise errors.InvalidQuery(name=name, reason=error) from None
-    items = rows[0] if rows else []
-    # csv takes a quote within an item as it is; here it is a quote out of place.
-    if any('"' in item for item in items) and '\\"' not in text:
-        raise errors.InvalidQuery(name=name, reason="a quote out of place")
+    items: list[str] = []
+    rest = f",{text}"
+    while rest:
+        item = _ITEM.match(rest)
+        if item is None:
+            raise errors.InvalidQuery(name=name, reason="a quote or backslash out of place")
+        quoted, bare = item.groups()
+        items.append(_ESCAPED.sub(r"\1", bare if quoted is None else quoted))
+        rest = rest[item.end() :]
     return items
 
 
