@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -131,6 +131,53 @@ def images(
         return ids
     names = (str(image.get("name") or "") for image in found)
     return [item for item in ids if item.value.startswith(incomplete)] + [
+        CompletionItem(name)
+        for name in names
+        if name.startswith(incomplete) and shlex.quote(name) == name
+    ]
+
+
+def members(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The projects that the image before this word is shared with."""
+    from headrace.client import Members
+
+    def projects(session: Session, image: Mapping[str, object]) -> Iterable[object]:
+        listed = Members(session.connection(session.timeout)).list(str(image["id"]))
+        return [member["member_id"] for member in listed]
+
+    return _of_the_image(context, incomplete, projects)
+
+
+def tags(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The tags of the image before this word."""
+
+    def tags_of(_session: Session, image: Mapping[str, object]) -> Iterable[object]:
+        found = image.get("tags")
+        return found if isinstance(found, list) else []
+
+    return _of_the_image(context, incomplete, tags_of)
+
+
+def _of_the_image(
+    context: click.Context,
+    incomplete: str,
+    found: Callable[[Session, Mapping[str, object]], Iterable[object]],
+) -> list[CompletionItem]:
+    """What is found at the image that a word before means, if a shell takes it for nothing else."""
+    from headrace.cli.choosing import chosen
+
+    session = context.ensure_object(Session)
+    session.timeout = min(session.timeout, PATIENCE_S)
+    try:
+        image = chosen(session.images(), str(context.params.get("image_id")))
+        names = sorted(map(str, found(session, image)))
+    except Error:
+        return []
+    return [
         CompletionItem(name)
         for name in names
         if name.startswith(incomplete) and shlex.quote(name) == name

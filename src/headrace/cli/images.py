@@ -225,7 +225,7 @@ def _block(images: Images, image: dict[str, object]) -> str:
 
 def _deleted(images: Images, image: dict[str, object], *, asking: bool, dry_run: bool) -> bool:
     """Delete one image, and say so; or why it was not, and that is no reason to stop."""
-    name = f"{output.shown(image['id'])} {output.shown(image.get('name'))}".rstrip()
+    name = output.named(image)
     if dry_run:
         output.write(f"Would delete image {name}")
         return True

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
@@ -13,7 +13,8 @@ from headrace.cli.text import printable
 from headrace.errors import ClientError, Error
 
 # Title, width and whether the text stands at the right; scripts may cut lines at these columns.
-COLUMNS = (
+Columns = Sequence[tuple[str, int, bool]]
+COLUMNS: Columns = (
     ("ID", 36, False),
     ("Name", 30, False),
     ("Disk Format", 20, False),
@@ -58,17 +59,28 @@ def shown(value: object) -> str:
     return printable(str(value))
 
 
-def table_head() -> str:
-    titles = [_cell(title, width, right, cut=False) for title, width, right in COLUMNS]
-    rules = ["-" * width for _, width, _ in COLUMNS]
+def named(image: Mapping[str, object]) -> str:
+    """An image by its id and its name."""
+    return f"{shown(image['id'])} {shown(image.get('name'))}".rstrip()
+
+
+def table_head(columns: Columns = COLUMNS) -> str:
+    titles = [_cell(title, width, right, cut=False) for title, width, right in columns]
+    rules = ["-" * width for _, width, _ in columns]
     return f"{' '.join(titles).rstrip()}\n{' '.join(rules)}"
 
 
-def table_row(image: Mapping[str, object], *, cut: bool) -> str:
-    """One image; with ``cut`` what is wider than its column ends in an ellipsis."""
+def table_row(
+    record: Mapping[str, object],
+    *,
+    cut: bool,
+    columns: Columns = COLUMNS,
+    keys: Sequence[str] = KEYS,
+) -> str:
+    """One record; with ``cut`` what is wider than its column ends in an ellipsis."""
     cells = [
-        _cell(shown(image.get(key)), width, right, cut=cut)
-        for key, (_, width, right) in zip(KEYS, COLUMNS, strict=True)
+        _cell(shown(record.get(key)), width, right, cut=cut)
+        for key, (_, width, right) in zip(keys, columns, strict=True)
     ]
     return " ".join(cells).rstrip()
 

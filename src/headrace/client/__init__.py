@@ -6,6 +6,7 @@ Standard library only; errors are those of headrace.errors.
 from headrace.client.connection import Answer, Connection
 from headrace.client.download import Downloaded
 from headrace.client.images import Images
+from headrace.client.members import Members
 from headrace.client.upload import Body
 
-__all__ = ["Answer", "Body", "Connection", "Downloaded", "Images"]
+__all__ = ["Answer", "Body", "Connection", "Downloaded", "Images", "Members"]

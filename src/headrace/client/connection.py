@@ -168,6 +168,8 @@ class Connection:
         headers = {"Accept": JSON}
         if data is not None:
             headers |= {"Content-Type": media_type, "Content-Length": str(len(data))}
+        elif method in ("POST", "PUT"):
+            headers["Content-Length"] = "0"  # RFC 9110 §8.6: or a server may wait for a body
         # A kept-alive connection may be closed just as it is used again (RFC 9112 §9.3.1): a GET
         # loses nothing by being sent once more.
         again = method == "GET" and self._http is not None

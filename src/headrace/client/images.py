@@ -96,6 +96,22 @@ class Images:
         except NotFound as error:
             raise _not_found(error, image_id) from error
 
+    def add_tag(self, image_id: str, tag: str) -> None:
+        """Tag an image, which may have the tag already."""
+        self.connection.request("PUT", _tag_path(image_id, tag))
+
+    def delete_tag(self, image_id: str, tag: str) -> None:
+        """Take a tag away; TagNotFound."""
+        self.connection.request("DELETE", _tag_path(image_id, tag))
+
+    def deactivate(self, image_id: str) -> None:
+        """Take an active image out of use: only administrators can then fetch its data."""
+        self.connection.request("POST", f"{image_path(image_id)}/actions/deactivate")
+
+    def reactivate(self, image_id: str) -> None:
+        """Put a deactivated image to use again."""
+        self.connection.request("POST", f"{image_path(image_id)}/actions/reactivate")
+
     def upload(
         self,
         image_id: str,
@@ -173,6 +189,10 @@ class Images:
 
 def image_path(image_id: str) -> str:
     return f"{IMAGES}/{quote(image_id, safe='')}"
+
+
+def _tag_path(image_id: str, tag: str) -> str:
+    return f"{image_path(image_id)}/tags/{quote(tag, safe='')}"
 
 
 def pointer(name: str) -> str:
