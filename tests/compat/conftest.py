@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,17 @@ class Clients:
     directory: Path
     home: Path
 
-    def run(self, *words: str | Path, stdin: Any = subprocess.DEVNULL) -> Finished:
+    def run(
+        self,
+        *words: str | Path,
+        stdin: Any = subprocess.DEVNULL,
+        env: Mapping[str, str] | None = None,
+    ) -> Finished:
         done = subprocess.run(
             [self.directory / words[0], *words[1:]],
             stdin=stdin,
             capture_output=True,
-            env=environment({"HOME": str(self.home), "COLUMNS": "200"}),
+            env=environment({"HOME": str(self.home), "COLUMNS": "200", **(env or {})}),
             timeout=GUARD,
         )
         return Finished(done.returncode, done.stdout, done.stderr.decode())

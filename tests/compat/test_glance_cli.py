@@ -89,3 +89,44 @@ def test_upload_to_a_queued_image(glance: Run, image_file: Path, terminal: int) 
     glance("image-update", image_id, "--protected", "True")
     refused = glance("image-delete", image_id)
     assert (refused.status, "not permitted" in refused.stderr) == (1, True)
+
+
+def rows(done: Finished) -> list[list[str]]:
+    """The rows below the head of the table that a command printed."""
+    assert done.status == 0, done.stderr
+    lines = [line for line in done.text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+
+
+def test_members(glance: Run, terminal: int) -> None:
+    image_id = fields(glance("image-create", "--name", "members", stdin=terminal))["id"]
+    assert rows(glance("member-create", image_id, "yours")) == [[image_id, "yours", "pending"]]
+    assert rows(glance("member-update", image_id, "yours", "accepted")) == [
+        [image_id, "yours", "accepted"]
+    ]
+    assert rows(glance("member-list", "--image-id", image_id)) == [[image_id, "yours", "accepted"]]
+    assert fields(glance("member-get", image_id, "yours"))["status"] == "accepted"
+    listed = glance("image-list", "--visibility", "shared", "--member-status", "all")
+    assert image_id in fields(listed)
+    assert glance("member-delete", image_id, "yours").status == 0
+    again = glance("member-delete", image_id, "yours")
+    assert (again.status, "404" in again.stderr) == (1, True)
+    assert rows(glance("member-list", "--image-id", image_id)) == []
+
+
+def test_tags_and_actions(glance: Run, image_file: Path) -> None:
+    made = glance("image-create", "--name", "tags", *RAW, "--file", image_file, "--tags", "old")
+    image_id = fields(made)["id"]
+    assert rows(glance("image-tag-update", image_id, "new")) == [[image_id, "['new', 'old']"]]
+    assert glance("image-tag-delete", image_id, "old").status == 0
+    assert fields(glance("image-show", image_id))["tags"] == '["new"]'
+    assert image_id in fields(glance("image-list", "--tag", "new"))
+
+    assert glance("image-deactivate", image_id).status == 0
+    assert fields(glance("image-show", image_id))["status"] == "deactivated"
+    assert glance("image-reactivate", image_id).status == 0
+    assert fields(glance("image-show", image_id))["status"] == "active"
+
+    glance("image-update", image_id, "--hidden", "true")
+    assert image_id not in fields(glance("image-list"))
+    assert image_id in fields(glance("image-list", "--hidden", "true"))

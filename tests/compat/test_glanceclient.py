@@ -18,6 +18,18 @@ def test_pages(glanceclient: Call) -> None:
     glanceclient("pages")
 
 
+def test_members(glanceclient: Call) -> None:
+    glanceclient("members")
+
+
+def test_tags_and_actions(glanceclient: Call, image_file: Path) -> None:
+    glanceclient("tags_and_actions", image_file)
+
+
+def test_hidden_and_visible(glanceclient: Call) -> None:
+    glanceclient("hidden_and_visible")
+
+
 def test_schema(glanceclient: Call) -> None:
     glanceclient("schema")
 

@@ -1,13 +1,14 @@
 """The command `openstack` (python-openstackclient) on a running server."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.compat.conftest import Clients, Finished
+from tests.compat.identity import identity
 from tools.serving import Serving
 
 pytestmark = pytest.mark.slow
@@ -62,3 +63,65 @@ def test_round_trip(image: Run, image_file: Path, tmp_path: Path) -> None:
     assert image("delete", image_id).status == 0
     gone = image("show", image_id)
     assert (gone.status, "No Image found" in gone.stderr) == (1, True)
+
+
+def test_tags_and_actions(image: Run, image_file: Path) -> None:
+    made = image("create", "tags", "--file", image_file, "--disk-format", "raw", "-f", "json")
+    image_id = answer(made)["id"]
+    assert image("set", image_id, "--tag", "a", "--tag", "b").status == 0
+    assert image("unset", image_id, "--tag", "a").status == 0
+    assert answer(image("show", image_id, "-f", "json"))["tags"] == ["b"]
+    assert answer(image("list", "--tag", "b", "-f", "json"))[0]["ID"] == image_id
+
+    assert image("set", image_id, "--deactivate").status == 0
+    assert answer(image("show", image_id, "-f", "json"))["status"] == "deactivated"
+    assert image("set", image_id, "--activate").status == 0
+    assert answer(image("show", image_id, "-f", "json"))["status"] == "active"
+
+    assert image("set", image_id, "--hidden", "--community").status == 0
+    shown = answer(image("show", image_id, "-f", "json"))
+    assert (shown["properties"]["os_hidden"], shown["visibility"]) == (True, "community")
+    assert answer(image("list", "--hidden", "--community", "-f", "json"))[0]["ID"] == image_id
+    assert image("set", image_id, "--unhidden", "--private").status == 0
+    assert image("delete", image_id).status == 0
+
+
+@pytest.fixture
+def image_of_cloud(clients: Clients, server: Serving, tmp_path: Path) -> Iterator[Run]:
+    """``openstack image …`` where there is an identity service, too."""
+    with identity() as url:
+        cloud = {
+            "auth_type": "none",
+            "auth": {"endpoint": server.url},
+            "identity_api_version": "3",
+            "identity_endpoint_override": url,
+        }
+        config = tmp_path / "clouds.json"
+        config.write_text(json.dumps({"clouds": {"alone": cloud}}))
+        env = {"OS_CLIENT_CONFIG_FILE": str(config)}
+        yield lambda *words: clients.run(
+            "openstack", "--os-cloud", "alone", "image", *words, env=env
+        )
+
+
+def test_members(image_of_cloud: Run) -> None:
+    image = image_of_cloud
+    image_id = answer(image("create", "members", "-f", "json"))["id"]
+    made = answer(image("add", "project", image_id, "yours", "-f", "json"))
+    assert (made["image_id"], made["member_id"], made["status"]) == (image_id, "yours", "pending")
+    for word, status in (
+        ("--accept", "accepted"),
+        ("--reject", "rejected"),
+        ("--pending", "pending"),
+    ):
+        assert image("set", image_id, word, "--project", "yours").status == 0
+        listed = answer(image("member", "list", image_id, "-f", "json"))
+        assert [(each["Member ID"], each["Status"]) for each in listed] == [("yours", status)]
+    assert answer(image("member", "get", image_id, "yours", "-f", "json"))["status"] == "pending"
+    shared = answer(image("list", "--shared", "--member-status", "all", "-f", "json"))
+    assert image_id in {each["ID"] for each in shared}
+    again = image("add", "project", image_id, "yours")
+    assert (again.status, "409" in again.stderr) == (1, True)
+    assert image("remove", "project", image_id, "yours").status == 0
+    assert answer(image("member", "list", image_id, "-f", "json")) == []
+    assert image("delete", image_id).status == 0

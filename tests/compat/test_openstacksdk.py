@@ -13,5 +13,13 @@ def test_round_trip(openstacksdk: Call, image_file: Path, tmp_path: Path) -> Non
     openstacksdk("round_trip", image_file, tmp_path / "down")
 
 
+def test_members(openstacksdk: Call) -> None:
+    openstacksdk("members")
+
+
+def test_tags_and_actions(openstacksdk: Call, image_file: Path) -> None:
+    openstacksdk("tags_and_actions", image_file)
+
+
 def test_errors_are_its_own_classes(openstacksdk: Call, image_file: Path) -> None:
     openstacksdk("errors", image_file)

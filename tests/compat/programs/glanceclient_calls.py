@@ -113,6 +113,82 @@ def too_large(url: str, source: str) -> None:
         glance.images.delete(image.id)
 
 
+def members(url: str) -> None:
+    """An image is shared, accepted, listed, taken back."""
+    for glance in clients(url):
+        image = glance.images.create(name="members")
+        made = glance.image_members.create(image.id, "yours")
+        assert (made.image_id, made.member_id, made.status) == (image.id, "yours", "pending")
+        with raises(exc.HTTPConflict):
+            glance.image_members.create(image.id, "yours")
+        assert glance.image_members.update(image.id, "yours", "accepted").status == "accepted"
+        assert glance.image_members.get(image.id, "yours").status == "accepted"
+        with raises(exc.HTTPBadRequest):
+            glance.image_members.update(image.id, "yours", "undecided")
+        found = [member.member_id for member in glance.image_members.list(image.id)]
+        assert found == ["yours"]
+        shared = {"visibility": "shared", "member_status": "all", "name": "members"}
+        assert [each.id for each in glance.images.list(filters=shared)] == [image.id]
+        glance.image_members.delete(image.id, "yours")
+        with raises(exc.HTTPNotFound):
+            glance.image_members.delete(image.id, "yours")
+        assert list(glance.image_members.list(image.id)) == []
+        glance.images.update(image.id, visibility="public")
+        with raises(exc.HTTPForbidden):
+            glance.image_members.create(image.id, "yours")
+        glance.images.delete(image.id)
+
+
+def tags_and_actions(url: str, source: str) -> None:
+    for glance in clients(url):
+        image = glance.images.create(name="tags", tags=["old"], **FORMATS)
+        for _ in range(2):
+            glance.image_tags.update(image.id, "new")
+        glance.image_tags.delete(image.id, "old")
+        assert glance.images.get(image.id).tags == ["new"]
+        assert [each.id for each in glance.images.list(filters={"tag": ["new"]})] == [image.id]
+        with raises(exc.HTTPNotFound):
+            glance.image_tags.delete(image.id, "old")
+        with raises(exc.HTTPBadRequest):
+            glance.image_tags.update(image.id, "x" * 256)
+
+        with raises(exc.HTTPForbidden):
+            glance.images.deactivate(image.id)
+        with open(source, "rb") as file:
+            glance.images.upload(image.id, file)
+        glance.images.deactivate(image.id)
+        assert glance.images.get(image.id).status == "deactivated"
+        found = glance.images.list(filters={"status": "deactivated"})
+        assert [each.id for each in found] == [image.id]
+        glance.images.reactivate(image.id)
+        assert glance.images.get(image.id).status == "active"
+        with raises(exc.HTTPNotFound):
+            glance.images.deactivate("00000000-0000-0000-0000-00000000dead")
+        glance.images.delete(image.id)
+
+
+def ids(glance: Client, **filters: object) -> set[str]:
+    return {image.id for image in glance.images.list(filters=filters)}
+
+
+def hidden_and_visible(url: str) -> None:
+    """The filters that glance has options for."""
+    for glance in clients(url):
+        shown = glance.images.create(name="in:a,b", visibility="community", protected=True)
+        hidden = glance.images.create(name="hidden", os_hidden=True)
+
+        assert hidden.id not in ids(glance) | ids(glance, visibility="all")
+        assert ids(glance, os_hidden=True) == {hidden.id}
+        assert shown.id not in ids(glance)
+        assert ids(glance, visibility="community") == {shown.id}
+        assert shown.id in ids(glance, visibility="all", protected="true")
+        glance.images.update(shown.id, protected=False, visibility="private")
+        glance.images.update(hidden.id, os_hidden=False)
+        assert {shown.id, hidden.id} <= ids(glance)
+        for image in (shown, hidden):
+            glance.images.delete(image.id)
+
+
 def schema(url: str) -> None:
     """The client makes its model and its options from the schema."""
     for glance in clients(url):

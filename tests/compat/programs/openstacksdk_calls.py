@@ -65,6 +65,49 @@ def round_trip(url: str, source: str, target: str) -> None:
         cloud.close()
 
 
+def members(url: str) -> None:
+    """An image is shared, accepted, listed, taken back."""
+    for cloud in connections(url):
+        image = cloud.image.create_image("members", container_format="bare", disk_format="raw")
+        made = cloud.image.add_member(image, member_id="yours")
+        assert (made.image_id, made.member_id, made.status) == (image.id, "yours", "pending")
+        with raises(exceptions.ConflictException):
+            cloud.image.add_member(image, member_id="yours")
+        changed = cloud.image.update_member("yours", image, status="accepted")
+        assert changed.status == "accepted"
+        assert cloud.image.get_member("yours", image).status == "accepted"
+        assert cloud.image.find_member("yours", image).member_id == "yours"
+        assert [each.member_id for each in cloud.image.members(image)] == ["yours"]
+        found = cloud.image.images(visibility="shared", member_status="all", name="members")
+        assert [each.id for each in found] == [image.id]
+        cloud.image.remove_member("yours", image, ignore_missing=False)
+        with raises(exceptions.NotFoundException):
+            cloud.image.remove_member("yours", image, ignore_missing=False)
+        cloud.image.update_image(image.id, visibility="community")
+        with raises(exceptions.ForbiddenException):
+            cloud.image.add_member(image, member_id="yours")
+        cloud.image.delete_image(image.id, ignore_missing=False)
+        cloud.close()
+
+
+def tags_and_actions(url: str, source: str) -> None:
+    for cloud in connections(url):
+        image = cloud.image.create_image(
+            "tags", data=Path(source).read_bytes(), disk_format="raw", tags=["old"]
+        )
+        cloud.image.add_tag(image, "new")
+        cloud.image.remove_tag(image, "old")
+        assert cloud.image.get_image(image.id).tags == ["new"]
+        assert [each.id for each in cloud.image.images(tag="new")] == [image.id]
+        cloud.image.deactivate_image(image)
+        assert cloud.image.get_image(image.id).status == "deactivated"
+        assert [each.id for each in cloud.image.images(status="deactivated")] == [image.id]
+        cloud.image.reactivate_image(image)
+        assert cloud.image.get_image(image.id).status == "active"
+        cloud.image.delete_image(image.id, ignore_missing=False)
+        cloud.close()
+
+
 def errors(url: str, source: str) -> None:
     """What is refused comes back as the SDK's own classes."""
     for cloud in connections(url):
