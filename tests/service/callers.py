@@ -3,7 +3,6 @@
 from headrace.model import Viewer
 from headrace.service.context import Context
 
-ADMIN = Context(Viewer(is_admin=True))
 NOBODY = Context()
 
 

@@ -6,8 +6,8 @@ from headrace import errors
 from headrace.model import ImageQuery, MemberStatus, Status
 from headrace.service.context import Context
 from headrace.service.images import Change, ChangeOp
-from tests.service.callers import ADMIN, NOBODY, OWNER, STRANGER, YOURS, reader, without_roles
-from tests.service.conftest import Service
+from tests.service.callers import NOBODY, OWNER, STRANGER, YOURS, reader, without_roles
+from tests.service.conftest import ADMIN, Service
 from tests.service.test_races import Paused, concurrently, replacing
 
 ACCEPTED, PENDING, REJECTED = MemberStatus.ACCEPTED, MemberStatus.PENDING, MemberStatus.REJECTED

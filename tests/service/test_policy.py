@@ -9,7 +9,6 @@ from headrace.model import ImageQuery, MemberStatus, Status
 from headrace.service.context import Context
 from headrace.transfer.extent import Extent
 from tests.service.callers import (
-    ADMIN,
     NOBODY,
     OWNER,
     STRANGER,
@@ -18,7 +17,7 @@ from tests.service.callers import (
     reader,
     without_roles,
 )
-from tests.service.conftest import Service
+from tests.service.conftest import ADMIN, Service
 from tests.service.test_locations import stored as new_image
 from tests.service.test_races import Paused, replacing
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import (
@@ -20,7 +21,10 @@ from headrace.cli.session import Session
 from headrace.cli.text import printable
 from headrace.cli.words import VISIBILITIES
 from headrace.errors import Error
-from headrace.model import is_image_id
+from headrace.model import MemberStatus, is_image_id
+
+if TYPE_CHECKING:
+    from headrace.client import Images
 
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_HEADRACE_COMPLETE"
@@ -41,8 +45,22 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 ATTRIBUTES = ("name", "min_disk", "min_ram", "owner", "tags", "tag", *VALUES)
 STATUSES = ("queued", "saving", "uploading", "importing", "active", "deactivated")
-FILTER_VALUES = VALUES | {"status": STATUSES, "visibility": (*VISIBILITIES, "all")}
-FILTERS = ("name", "status", "tag", "size_min", "size_max", "min_ram", "min_disk", *VALUES)
+FILTER_VALUES = VALUES | {
+    "status": STATUSES,
+    "visibility": (*VISIBILITIES, "all"),
+    "member_status": (*MemberStatus, "all"),
+}
+FILTERS = (
+    "name",
+    "status",
+    "member_status",
+    "tag",
+    "size_min",
+    "size_max",
+    "min_ram",
+    "min_disk",
+    *VALUES,
+)
 
 
 class Bash(BashComplete):
@@ -143,9 +161,9 @@ def members(
     """The projects that the image before this word is shared with."""
     from headrace.client import Members
 
-    def projects(session: Session, image: Mapping[str, object]) -> Iterable[object]:
-        listed = Members(session.connection(session.timeout)).list(str(image["id"]))
-        return [member["member_id"] for member in listed]
+    def projects(images: "Images", image: Mapping[str, object]) -> Iterable[object]:
+        members = Members(images.connection).list(str(image["id"]))
+        return [member["member_id"] for member in members]
 
     return _of_the_image(context, incomplete, projects)
 
@@ -155,7 +173,7 @@ def tags(
 ) -> list[CompletionItem]:
     """The tags of the image before this word."""
 
-    def tags_of(_session: Session, image: Mapping[str, object]) -> Iterable[object]:
+    def tags_of(_images: "Images", image: Mapping[str, object]) -> Iterable[object]:
         found = image.get("tags")
         return found if isinstance(found, list) else []
 
@@ -165,7 +183,7 @@ def tags(
 def _of_the_image(
     context: click.Context,
     incomplete: str,
-    found: Callable[[Session, Mapping[str, object]], Iterable[object]],
+    found: Callable[["Images", Mapping[str, object]], Iterable[object]],
 ) -> list[CompletionItem]:
     """What is found at the image that a word before means, if a shell takes it for nothing else."""
     from headrace.cli.choosing import chosen
@@ -173,8 +191,9 @@ def _of_the_image(
     session = context.ensure_object(Session)
     session.timeout = min(session.timeout, PATIENCE_S)
     try:
-        image = chosen(session.images(), str(context.params.get("image_id")))
-        names = sorted(map(str, found(session, image)))
+        images = session.images()
+        image = chosen(images, str(context.params.get("image_id")))
+        names = sorted(map(str, found(images, image)))
     except Error:
         return []
     return [

@@ -59,7 +59,9 @@ def index(
     KEY=VALUE selects by the attributes id, name, status, owner, visibility, protected, disk_format,
     container_format, checksum, os_hash_algo, os_hash_value, created_at, updated_at and tag (which
     may be repeated); by size, virtual_size, min_ram and min_disk, also as size_min, size_max and so
-    on; and by any other key as a property.  Hidden images are listed by os_hidden=true only.
+    on; and by any other key as a property.  Hidden images are listed by os_hidden=true only, those
+    of a community by visibility=community or all, and what is shared but not accepted by
+    member_status=pending, rejected or all.
 
     On a terminal the list stops after each page unless --limit is given.
     """
