@@ -219,3 +219,20 @@ def test_an_upload_is_for_the_owner(service: Service) -> None:
             service.content.check_upload(caller, image_id, 4, None)
     service.content.check_upload(OWNER, image_id, 4, None)
     service.content.upload(OWNER, image_id, Paused(b"data"))
+
+
+def test_what_nobody_owns_is_seen_by_all_and_changed_by_administrators(service: Service) -> None:
+    image_id = new_image(service)
+    assert service.images.show(ADMIN, image_id).owner is None
+    service.members.create(ADMIN, image_id, "theirs")
+    for caller in (OWNER, STRANGER):
+        assert service.images.show(caller, image_id).id == image_id
+        for act in (
+            lambda c=caller: service.images.update(c, image_id, replacing(name="new")),
+            lambda c=caller: service.images.delete(c, image_id),
+            lambda c=caller: service.members.list(c, image_id),
+            lambda c=caller: service.members.create(c, image_id, "mine"),
+        ):
+            with pytest.raises(errors.Forbidden):
+                act()
+    service.images.delete(ADMIN, image_id)
