@@ -124,7 +124,7 @@ class Content:
 
         ``announced`` is the size the caller promised, in bytes; ``progress(total)`` is told of the
         bytes there so far.  After any failure the image is
-        queued again (or gone), and the store holds nothing of it.  Raises ImageNotFound,
+        queued again (or gone), and the store holds nothing of it.  Raises ImageNotFound, Forbidden,
         FormatsNotSet, StatusConflict, ImageTooLarge, SizeMismatch, FormatMismatch, UnsafeImage,
         StoreFull, StoreUnwritable, DataExists, ImageGone and the TransferErrors.
         """
