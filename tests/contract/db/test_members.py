@@ -9,10 +9,17 @@ import pytest
 from headrace import errors
 from headrace.db import images, members, schema
 from headrace.db.engine import Database
-from headrace.model import Member, MemberStatus, Viewer, Visibility
-from tests.contract.db.examples import ADMIN, LATER, NOW, add_member, image, statements, stored
+from headrace.model import Image, Member, MemberStatus, Viewer, Visibility
+from tests.contract.db import examples
+from tests.contract.db.examples import ADMIN, add_member, statements, stored
 
 ANY_NUMBER = -1
+# In whole seconds, as MySQL keeps them.
+NOW, LATER = (time.replace(microsecond=0) for time in (examples.NOW, examples.LATER))
+
+
+def image() -> Image:
+    return examples.image(created_at=NOW, updated_at=NOW)
 
 
 def test_a_new_member_is_pending(database: Database) -> None:
