@@ -10,9 +10,9 @@ from shutil import copy
 import pytest
 import sqlalchemy as sa
 
-from headrace.db import catalogue, images, schema, uploads
+from headrace.db import catalogue, images, members, schema, uploads
 from headrace.db.engine import Database, connect
-from headrace.model import Filter, Image, ImageQuery, Op, Viewer
+from headrace.model import Filter, Image, ImageQuery, MemberStatus, Op, Viewer
 from tests.contract.db.examples import ADMIN, LATER, NOW, image
 
 SMALL, LARGE = 1_000, 8_000
@@ -54,6 +54,10 @@ def fill(path: Path, number: int) -> Database:
             connection.execute(
                 sa.insert(schema.image_tags).inline(),
                 [{**common, "value": "common"}, {**common, "value": f"tag-{count % 500}"}],
+            )
+            connection.execute(
+                sa.insert(schema.image_members).inline(),
+                {**common, "member": f"owner-{count % 5}", "can_share": False},
             )
             connection.execute(
                 sa.insert(schema.image_locations).inline(),
@@ -169,6 +173,12 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "show for download": lambda database: images.show_for_download(database, at(3).id, ADMIN),
     "create": lambda database: images.create(database, image(tags=frozenset("ab"))),
     "update": update,
+    "create a member": lambda database: members.create(database, seen(database, 15), "x", 9, NOW),
+    "list members": lambda database: members.list_all(database, at(15).id),
+    "update a member": lambda database: members.update(
+        database, at(15).id, "x", MemberStatus.ACCEPTED, NOW
+    ),
+    "delete a member": lambda database: members.delete(database, seen(database, 15), "x", NOW),
     "claim": lambda database: uploads.claim(database, seen(database, 9), "upload", "worker", NOW),
     "beat": lambda database: uploads.beat(database, ["upload"], LATER),
     "release": lambda database: uploads.release(database, at(9).id, "upload", LATER),
