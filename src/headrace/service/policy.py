@@ -1,6 +1,6 @@
 """Who may do what: every decision about a caller's permission, under the rules' names in Glance.
 
-An administrator may everything; of others it takes a role (a member is a reader, too) and the right
+An administrator may do everything; of others it takes a role (a member is a reader, too) and the right
 image.  What a caller may not even see the data layer has hidden before, so that an image which
 comes here as shared, and is not the caller's own, is shared with his project.
 """
