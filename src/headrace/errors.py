@@ -24,11 +24,14 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── StatusForbids            403  image.status_forbids
     │   ├── PropertyReadOnly         403  image.property_read_only
     │   ├── PropertyReserved         403  image.property_reserved
-    │   └── FormatFrozen             403  image.format_frozen
+    │   ├── FormatFrozen             403  image.format_frozen
+    │   └── NamespaceProtected       403  metadef.namespace_protected
     ├── NotFound                     404  resource.not_found
     │   ├── ImageNotFound            404  image.not_found
     │   ├── TagNotFound              404  image.tag_not_found
-    │   └── MemberNotFound           404  member.not_found
+    │   ├── MemberNotFound           404  member.not_found
+    │   ├── NamespaceNotFound        404  metadef.namespace_not_found
+    │   └── DefinitionNotFound       404  metadef.definition_not_found
     ├── MethodNotAllowed             405  request.method_not_allowed
     ├── RequestTimeout               408  request.timeout
     ├── Conflict                     409  resource.conflict
@@ -38,7 +41,9 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── PropertyExists           409  image.property_exists
     │   ├── PropertyMissing          409  image.property_missing
     │   ├── MemberExists             409  member.exists
-    │   └── DataExists               409  store.data_exists
+    │   ├── DataExists               409  store.data_exists
+    │   ├── NamespaceExists          409  metadef.namespace_exists
+    │   └── DefinitionExists         409  metadef.definition_exists
     ├── ImageGone                    410  image.gone
     ├── TooLarge                     413  request.too_large
     │   ├── ImageTooLarge            413  upload.image_too_large
@@ -188,6 +193,11 @@ class FormatFrozen(Forbidden):
     text = "property {name} can only be changed while the image is queued"
 
 
+class NamespaceProtected(Forbidden):
+    code = "metadef.namespace_protected"
+    text = "namespace {namespace} is protected: nothing of it can be deleted"
+
+
 class NotFound(Error):
     code = "resource.not_found"
     status = 404
@@ -207,6 +217,16 @@ class TagNotFound(NotFound):
 class MemberNotFound(NotFound):
     code = "member.not_found"
     text = "image {image_id} is not shared with project {project}"
+
+
+class NamespaceNotFound(NotFound):
+    code = "metadef.namespace_not_found"
+    text = "namespace {namespace} not found"
+
+
+class DefinitionNotFound(NotFound):
+    code = "metadef.definition_not_found"
+    text = "namespace {namespace} has no {kind} {name}"
 
 
 class MethodNotAllowed(Error):
@@ -260,6 +280,16 @@ class MemberExists(Conflict):
 class DataExists(Conflict):
     code = "store.data_exists"
     text = "the store already holds data for image {image_id}"
+
+
+class NamespaceExists(Conflict):
+    code = "metadef.namespace_exists"
+    text = "there is a namespace {namespace} already"
+
+
+class DefinitionExists(Conflict):
+    code = "metadef.definition_exists"
+    text = "namespace {namespace} has a {kind} {name} already"
 
 
 class ImageGone(Error):

@@ -146,3 +146,104 @@ class ImagePage:
 
     images: list[Image]
     full: bool
+
+
+Definition = dict[str, object]
+"""What a property may hold: title, type, enum and so on, a JSON object as the API shows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadefProperty:
+    """The definition of one property, by its name."""
+
+    name: str
+    definition: Definition
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadefObject:
+    """Properties that belong together, and which of them must be there."""
+
+    name: str
+    description: str | None = None
+    required: tuple[str, ...] = ()
+    properties: dict[str, Definition] = field(default_factory=dict)
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadefTag:
+    """A word that is offered as a tag."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceType:
+    """A kind of thing that namespaces are about, such as ``OS::Glance::Image``."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Association:
+    """That a namespace is about a resource type, where its properties' names get a prefix."""
+
+    name: str
+    prefix: str | None = None
+    properties_target: str | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """A set of metadata definitions; ``visibility`` is public or private, times in naive UTC."""
+
+    namespace: str
+    display_name: str | None = None
+    description: str | None = None
+    visibility: str = Visibility.PRIVATE.value
+    protected: bool = False
+    owner: str
+    created_at: datetime
+    updated_at: datetime
+    properties: tuple[MetadefProperty, ...] = ()
+    objects: tuple[MetadefObject, ...] = ()
+    tags: tuple[MetadefTag, ...] = ()
+    associations: tuple[Association, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paging:
+    """Which page of a list: ``marker`` is the name of the last item before it; None: no limit."""
+
+    limit: int | None = None
+    marker: str | None = None
+    sort_key: str = "created_at"
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceQuery:
+    """What a list of namespaces asks for: those about any of ``resource_types``, if there are."""
+
+    paging: Paging = field(default_factory=Paging)
+    visibility: str | None = None
+    resource_types: tuple[str, ...] = ()
+
+
+class Merge(StrEnum):
+    """What loading definitions does with a namespace that is there already."""
+
+    SKIP = "skip"
+    ADD = "add"
+    PREFER_NEW = "prefer new"
+    OVERWRITE = "overwrite"

@@ -6,6 +6,7 @@ comes here as shared, and is not the caller's own, is shared with his project.
 """
 
 from collections.abc import Callable
+from enum import StrEnum
 
 from headrace import errors
 from headrace.model import Image, Status, Visibility
@@ -13,6 +14,27 @@ from headrace.service.context import Context
 
 _READER = frozenset({"reader", "member"})
 _MEMBER = frozenset({"member"})
+
+class Rule(StrEnum):
+    """What is decided about metadata definitions: for administrators alone (OSSN-0088)."""
+
+    ADD_NAMESPACE = "add_metadef_namespace"
+    MODIFY_NAMESPACE = "modify_metadef_namespace"
+    DELETE_NAMESPACE = "delete_metadef_namespace"
+    ADD_OBJECT = "add_metadef_object"
+    MODIFY_OBJECT = "modify_metadef_object"
+    DELETE_OBJECT = "delete_metadef_object"
+    ADD_PROPERTY = "add_metadef_property"
+    MODIFY_PROPERTY = "modify_metadef_property"
+    REMOVE_PROPERTY = "remove_metadef_property"
+    ADD_TAG = "add_metadef_tag"
+    ADD_TAGS = "add_metadef_tags"
+    MODIFY_TAG = "modify_metadef_tag"
+    DELETE_TAG = "delete_metadef_tag"
+    DELETE_TAGS = "delete_metadef_tags"
+    ADD_ASSOCIATION = "add_metadef_resource_type_association"
+    REMOVE_ASSOCIATION = "remove_metadef_resource_type_association"
+
 
 _Which = Callable[[Context, Image], bool]
 
@@ -55,6 +77,11 @@ _RULES: dict[str, tuple[frozenset[str], _Which | None]] = {
     "delete_member": (_MEMBER, _own),
     "modify_member": (_MEMBER, _shared_with_caller),
 }
+
+
+def allows(context: Context, rule: str) -> bool:
+    """Whether the caller may do what concerns no image."""
+    return context.viewer.is_admin or _may(context, rule, None)
 
 
 def require(context: Context, rule: str, image: Image | None = None) -> None:
