@@ -29,6 +29,7 @@ from headrace.service.content import Content, UploadRules
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
 from headrace.service.members import Members
+from headrace.service.metadefs import Metadefs
 from headrace.stores.arrivals import Arrivals
 from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.registry import Registry
@@ -178,6 +179,7 @@ def build(conf: cfg.ConfigOpts) -> Application:
         images,
         content,
         Members(database, conf.image_member_quota, _now),
+        Metadefs(database, _now),
         fields,
         _delivery(conf, monitoring.traffic),
         Offload(arrivals),

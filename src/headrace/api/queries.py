@@ -2,12 +2,17 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 from headrace import errors
-from headrace.model import Filter, ImageQuery, Op, Visibility
+from headrace.model import Filter, ImageQuery, NamespaceQuery, Op, Paging, Visibility
 
+NAMESPACE_SORT_KEYS = frozenset(
+    {"namespace", "display_name", "visibility", "owner", "created_at", "updated_at"}
+)
+PART_SORT_KEYS = frozenset({"name", "created_at", "updated_at"})
 SORT_KEYS = frozenset(
     {
         "name", "status", "container_format", "disk_format", "size", "id", "created_at",
@@ -67,6 +72,55 @@ _CONTROLS = frozenset(
         "member_status", "os_hidden",
     }
 )  # fmt: skip
+
+
+def namespace_query(pairs: Pairs, default_limit: int, max_limit: int) -> NamespaceQuery:
+    """What a query string asks for of the namespaces of definitions; raises InvalidQuery.
+
+    Parameters that mean nothing are passed over, as Glance does: its clients send some.
+    """
+    given = dict(pairs)
+    types = given.get("resource_types")
+    return NamespaceQuery(
+        paging=Paging(
+            limit=_limit(given.get("limit"), default_limit, max_limit),
+            marker=_marker(given),
+            sort_key=_choice(given, "sort_key", NAMESPACE_SORT_KEYS) or "created_at",
+            descending=_choice(given, "sort_dir", ("asc", "desc")) != "asc",
+        ),
+        visibility=_choice(given, "visibility", ("public", "private")),
+        resource_types=tuple(types.split(",")) if types is not None else (),
+    )
+
+
+def part_paging(pairs: Pairs, max_limit: int, usual: Paging, least: int = 0) -> Paging:
+    """Which page of the parts of a namespace a query string asks for; raises InvalidQuery.
+
+    Without a limit that is all of them: a namespace is shown whole, too.
+    """
+    given = dict(pairs)
+    limit = given.get("limit")
+    number = None if limit is None else _limit(limit, max_limit, max_limit)
+    if number is not None and number < least:
+        raise errors.InvalidQuery(name="limit", reason=f"less than {least}")
+    sort_key = _choice(given, "sort_key", PART_SORT_KEYS)
+    direction = _choice(given, "sort_dir", ("asc", "desc"))
+    if sort_key is None and direction is None:
+        return replace(usual, limit=number, marker=_marker(given))
+    return Paging(
+        limit=number,
+        marker=_marker(given),
+        sort_key=sort_key or "created_at",
+        descending=direction != "asc",
+    )
+
+
+def resource_type(pairs: Pairs) -> str | None:
+    """The one parameter of a request for a single namespace or property; raises InvalidQuery."""
+    for name, _ in pairs:
+        if name != "resource_type":
+            raise errors.InvalidQuery(name=name, reason="means nothing here")
+    return dict(pairs).get("resource_type") or None
 
 
 def page_link(path: str, pairs: Pairs, marker: str | None) -> str:

@@ -3,6 +3,7 @@
 import falcon
 
 from headrace.api.delivery import Delivery
+from headrace.api.handlers import metadefs as metadef_handlers
 from headrace.api.handlers import schemas
 from headrace.api.handlers.actions import DeactivateHandler, ReactivateHandler
 from headrace.api.handlers.content import FileHandler
@@ -17,12 +18,14 @@ from headrace.api.traffic import Traffic
 from headrace.service.content import Content
 from headrace.service.images import Images
 from headrace.service.members import Members
+from headrace.service.metadefs import Metadefs
 
 
 def routes(
     images: Images,
     content: Content,
     members: Members,
+    metadefs: Metadefs,
     fields: Fields,
     delivery: Delivery,
     offload: Offload,
@@ -49,6 +52,7 @@ def routes(
         "/v2/images/{image_id}/tags/{tag}": TagHandler(images),
         "/v2/images/{image_id}/actions/deactivate": DeactivateHandler(images),
         "/v2/images/{image_id}/actions/reactivate": ReactivateHandler(images),
+        **metadef_handlers.handlers(metadefs, default_limit, max_limit),
         **schemas.handlers(fields),
         **monitoring,
     }

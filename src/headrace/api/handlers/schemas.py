@@ -4,6 +4,7 @@ import falcon
 import msgspec
 
 from headrace.api.members import MEMBER_SCHEMA, MEMBERS_SCHEMA
+from headrace.api import metadefs
 from headrace.api.requests import refuse_body
 from headrace.api.schemas import Fields
 
@@ -26,4 +27,5 @@ def handlers(fields: Fields) -> dict[str, SchemaHandler]:
         "/v2/schemas/images": SchemaHandler(fields.images_schema()),
         "/v2/schemas/member": SchemaHandler(MEMBER_SCHEMA),
         "/v2/schemas/members": SchemaHandler(MEMBERS_SCHEMA),
+        **{path: SchemaHandler(document) for path, document in metadefs.schemas().items()},
     }
