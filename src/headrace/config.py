@@ -76,6 +76,11 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             min=1,
             help="Longest X-Openstack-Request-Id accepted from a caller.",
         ),
+        cfg.StrOpt(
+            "metadata_source_path",
+            help="Directory of the definition files that `headrace db load-metadefs` reads; its "
+            "own when unset.",
+        ),
         cfg.BoolOpt("debug", default=False, help="Log at level DEBUG."),
     ],
     "database": [

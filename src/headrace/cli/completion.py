@@ -196,11 +196,35 @@ def _of_the_image(
         names = sorted(map(str, found(images, image)))
     except Error:
         return []
+def namespaces(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of namespaces of metadata definitions, those that mean nothing to a shell."""
+    session = context.ensure_object(Session)
+    session.timeout = min(session.timeout, PATIENCE_S)
+    try:
+        found = list(islice(session.metadefs().list(sort="namespace:asc"), OFFERED))
+    except Error:
+        return []
+    names = (str(namespace.get("namespace") or "") for namespace in found)
     return [
         CompletionItem(name)
         for name in names
         if name.startswith(incomplete) and shlex.quote(name) == name
     ]
+
+
+def keys(
+    names: Iterable[str], values: dict[str, tuple[str, ...]]
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Offers words ``key=value`` of these keys, and of the values that are known."""
+
+    def offered(
+        _context: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return _words(incomplete, names, values)
+
+    return offered
 
 
 def description(

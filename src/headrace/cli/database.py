@@ -2,7 +2,7 @@
 
 import click
 
-from headrace.cli import output, settings
+from headrace.cli import metadef_files, output, settings
 
 
 @click.group("db")
@@ -34,3 +34,8 @@ def hand_back(*, state_dir: str | None, config_files: tuple[str, ...]) -> None:
     finally:
         database.close()
     output.note("the database is Glance's")
+
+
+command.add_command(metadef_files.load)
+command.add_command(metadef_files.export)
+command.add_command(metadef_files.unload)

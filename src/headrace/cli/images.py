@@ -202,7 +202,7 @@ def clear(session: Session, *, force: bool, dry_run: bool) -> None:
     found = [*images.list(page_size=PAGE), *hidden]
     if not found:
         return
-    if not (force or dry_run) and not _agreed(f"Delete all {len(found)} images?"):
+    if not (force or dry_run) and not agreed(f"Delete all {len(found)} images?"):
         raise ClientError(reason="nothing was deleted")
     kept = sum(not _deleted(images, image, asking=False, dry_run=dry_run) for image in found)
     _report_kept(kept, len(found))
@@ -231,7 +231,7 @@ def _deleted(images: Images, image: dict[str, object], *, asking: bool, dry_run:
     if dry_run:
         output.write(f"Would delete image {name}")
         return True
-    if asking and not _agreed(f"Delete image {name}?"):
+    if asking and not agreed(f"Delete image {name}?"):
         output.note(f"image {name} was not deleted")
         return False
     try:
@@ -248,7 +248,7 @@ def _report_kept(kept: int, of: int) -> None:
         raise ClientError(reason=f"{kept} of {of} images {'was' if kept == 1 else 'were'} kept")
 
 
-def _agreed(question: str) -> bool:
+def agreed(question: str) -> bool:
     """Ask, the answer being no unless yes is said; no at once where nobody can be asked."""
     if sys.stdin is None or not sys.stdin.isatty():
         output.note("there is no terminal to ask on; --force deletes without asking")

@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "serve": ("server", "serve", "Run the image service."),
     "config": ("recipes", "command", "Write the configuration of a server to run it in or behind."),
     "top": ("top", "top", "Watch the transfers under way."),
+    "md": ("metadefs", "command", "List and change metadata definitions."),
     "db": ("database", "command", "Look after a service's database."),
     "bench": (
         "bench",

@@ -15,7 +15,7 @@ from headrace.cli.text import printable
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from headrace.client import Connection, Images
+    from headrace.client import Connection, Images, Metadefs
 
 DEFAULT_URL = "http://127.0.0.1:9292"
 DEFAULT_PORT = 9292
@@ -55,6 +55,12 @@ class Session:
         from headrace.client import Images
 
         return Images(self.connection(self.timeout))
+
+    def metadefs(self) -> "Metadefs":
+        """The service's metadata definitions, likewise."""
+        from headrace.client import Metadefs
+
+        return Metadefs(self.connection(self.timeout))
 
     def connection(self, timeout: float) -> "Connection":
         """A connection to the service, which may do nothing for ``timeout`` seconds."""

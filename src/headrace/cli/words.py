@@ -67,7 +67,7 @@ def describe(words: Iterable[str]) -> Description:
     notes: list[str] = []
     for key, value in _pairs(words, repeatable=frozenset({"tag"})):
         if key in {"tag", "tags"}:
-            tags = [*(tags or ()), *([value] if key == "tag" else _comma_list(value))]
+            tags = [*(tags or ()), *([value] if key == "tag" else comma_list(key, value))]
         elif key in {"path", "location"}:
             data[key] = _present(key, value)
         elif key == "is_public":
@@ -78,7 +78,7 @@ def describe(words: Iterable[str]) -> Description:
             _refuse_unwritable(key)
             if key == "visibility":
                 _once(attributes, key, "is_public= and visibility= say the same thing")
-            attributes[key] = TYPES.get(key, _text)(key, value)
+            attributes[key] = TYPES.get(key, text)(key, value)
     if tags is not None:
         attributes["tags"] = list(dict.fromkeys(tags))
     return Description(attributes, data.get("path"), data.get("location"), tuple(notes))
@@ -94,7 +94,7 @@ def filters(words: Iterable[str]) -> dict[str, str | list[str]]:
     tags: list[str] = []
     for key, value in _pairs(words, repeatable=frozenset({"tag"})):
         if key in {"tag", "tags"}:
-            tags += [value] if key == "tag" else _comma_list(value)
+            tags += [value] if key == "tag" else comma_list(key, value)
         elif key == "is_public":
             _once(query, "visibility", "is_public= and visibility= say the same thing")
             query["visibility"] = "public" if boolean(key, value) else "shared"
@@ -109,6 +109,18 @@ def filters(words: Iterable[str]) -> dict[str, str | list[str]]:
     if tags:
         query["tag"] = tags
     return query
+
+
+def typed(
+    words: Iterable[str], types: Mapping[str, Callable[[str, str], Value]]
+) -> dict[str, Value]:
+    """Read words whose keys are those of ``types`` and no others, each given once."""
+    found: dict[str, Value] = {}
+    for key, value in _pairs(words, repeatable=frozenset()):
+        if key not in types:
+            raise UsageError(reason=f"{key}= is none of {', '.join(types)}")
+        found[key] = types[key](key, value)
+    return found
 
 
 def split(word: str) -> tuple[str, str]:
@@ -181,6 +193,23 @@ def _refuse_unwritable(key: str) -> None:
         raise NotYetSupported(feature="copy_from=")
 
 
+def text(_key: str, value: str) -> str:
+    return value
+
+
+def comma_list(_key: str, value: str) -> list[str]:
+    """The parts of a list that commas part; none is empty."""
+    return [part for part in value.split(",") if part]
+
+
+def number(key: str, value: str) -> int:
+    """A whole number, which may be negative."""
+    digits = value.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        raise UsageError(reason=f"{key}={_shown(value)}: expected a whole number")
+    return int(value)
+
+
 def _integer(key: str, value: str) -> int:
     digits = value.isascii() and value.isdigit() and len(value) <= 10
     if not digits or int(value) > INTEGER_MAX:
@@ -202,14 +231,6 @@ def _present(key: str, value: str) -> str:
     return value
 
 
-def _text(_key: str, value: str) -> str:
-    return value
-
-
-def _comma_list(value: str) -> list[str]:
-    return [part for part in value.split(",") if part]
-
-
 def _is_unicode(text: str) -> bool:
     # What argv could not decode arrives as lone surrogates (PEP 383), which JSON cannot carry.
     return not any("\ud800" <= character <= "\udfff" for character in text)
@@ -221,7 +242,7 @@ def _shown(text: str) -> str:
 
 TYPES: dict[str, Callable[[str, str], Value]] = {
     "id": _present,
-    "name": _text,
+    "name": text,
     "owner": _present,
     "disk_format": _present,
     "container_format": _present,

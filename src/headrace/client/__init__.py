@@ -10,3 +10,7 @@ from headrace.client.members import Members
 from headrace.client.upload import Body
 
 __all__ = ["Answer", "Body", "Connection", "Downloaded", "Images", "Members"]
+from headrace.client.metadefs import Metadefs
+from headrace.client.upload import Body
+
+__all__ = ["Answer", "Body", "Connection", "Downloaded", "Images", "Metadefs"]
