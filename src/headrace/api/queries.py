@@ -10,9 +10,9 @@ from headrace import errors
 from headrace.model import Filter, ImageQuery, NamespaceQuery, Op, Paging, Visibility
 
 NAMESPACE_SORT_KEYS = frozenset(
-    {"namespace", "display_name", "visibility", "owner", "created_at", "updated_at"}
+    {"namespace", "display_name", "visibility", "owner", "created_at", "updated_at", "id"}
 )
-PART_SORT_KEYS = frozenset({"name", "created_at", "updated_at"})
+PART_SORT_KEYS = frozenset({"name", "created_at", "updated_at", "id"})
 SORT_KEYS = frozenset(
     {
         "name", "status", "container_format", "disk_format", "size", "id", "created_at",

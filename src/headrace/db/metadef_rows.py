@@ -1,8 +1,7 @@
 """Rows of the metadef tables as the values of model: who may see which, on which page.
 
-What Glance 33 reads back is narrower than what it writes: a key of a definition that it does not
-know makes it fail on the whole namespace.  So only definitions that service/definitions.py accepts
-are written, and any that are found are shown.
+Definitions are written as service/definitions.py accepts them, which is what a Glance can read, and
+shown as they are found.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -2,7 +2,8 @@
 
 A form is a class with msgspec constraints: ``form`` checks a document against one, and api/metadefs
 renders /v2/schemas/metadefs from the same.  What is stored must be readable by a Glance on the same
-database, which knows the keys of ``PropertyForm`` and no others, and values of an enum as strings.
+database.  That knows the keys of ``PropertyForm`` alone (not ``required``, which its schema has) and
+of an enum strings alone: anything else makes it fail on the whole namespace.
 """
 
 from collections.abc import Iterable, Mapping
@@ -71,11 +72,16 @@ class PropertyForm(Form, kw_only=True, rename="camel"):
     additional_items: bool | UnsetType = UNSET
 
     def definition(self) -> Definition:
-        """As it is stored and shown: without its name, and its default as a string."""
+        """As it is stored and shown: without its name, and its default as a string.
+
+        Raises InvalidBody for a default that Glance cannot read.
+        """
         found: Definition = msgspec.to_builtins(self)
         found.pop("name", None)
         if "default" in found:
-            found["default"] = str(found["default"])
+            found["default"] = default = str(found["default"])
+            if not default.isascii():
+                raise errors.InvalidBody(reason="a default that is not ASCII")
         return found
 
 
