@@ -191,3 +191,15 @@ def test_attributes_cannot_be_removed(key: str) -> None:
     with pytest.raises(UsageError, match="cannot be removed"):
         words.property_name(key)
     assert words.property_name("os_distro") == "os_distro"
+
+
+def test_typed_words_have_the_keys_of_a_command_and_no_others() -> None:
+    types = {"title": words.text, "enum": words.comma_list, "minimum": words.number}
+    assert words.typed(["title=a=b,c", "enum=x,,y", "minimum=-3"], types) == {
+        "title": "a=b,c",
+        "enum": ["x", "y"],
+        "minimum": -3,
+    }
+    for wrong in (["colour=red"], ["title=a", "title=b"], ["minimum=1.5"], ["minimum=--1"]):
+        with pytest.raises(UsageError):
+            words.typed(wrong, types)

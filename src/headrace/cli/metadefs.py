@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,7 +14,6 @@ from headrace.cli.words import Value, boolean, comma_list, number, text, typed
 from headrace.errors import ClientError, Error, UsageError
 
 Read = Callable[[str, str], Value]
-Command = Callable[..., None]
 
 VISIBILITIES = ("public", "private")
 TYPES = ("string", "integer", "number", "boolean", "array", "object")
@@ -109,11 +109,11 @@ def list_(
         output.write_json(list(found))
         return
     for namespace in found:
-        types = [each.get("name") for each in _records(namespace, "resource_type_associations")]
+        about = [each.get("name") for each in _records(namespace, "resource_type_associations")]
         cells = (
             f"{output.shown(namespace.get('namespace')):<40}",
             f"{output.shown(namespace.get('visibility')):<8}",
-            output.shown(types),
+            output.shown(about),
         )
         output.write(" ".join(cells).rstrip())
 
@@ -195,9 +195,10 @@ def delete(session: Session, names: Sequence[str], *, force: bool, dry_run: bool
     kept = 0
     for name in names:
         what = f"namespace {output.shown(name)}"
-        kept += not _done(what, lambda name=name: metadefs.delete(name), force, dry_run)  # type: ignore[misc]
+        kept += not _done(what, partial(metadefs.delete, name), force, dry_run)
     if kept:
-        raise ClientError(reason=f"{kept} of {len(names)} namespaces were kept")
+        verb = "was" if kept == 1 else "were"
+        raise ClientError(reason=f"{kept} of {len(names)} namespaces {verb} kept")
 
 
 @command.command("set-property", cls=ServiceCommand)
@@ -275,7 +276,8 @@ def remove(
     """Remove something from a namespace, after asking."""
     what = f"{kind} {output.shown(name)} of namespace {output.shown(namespace)}"
     metadefs = session.metadefs()
-    if not _done(what, lambda: metadefs.delete_part(namespace, PARTS[kind], name), force, dry_run):
+    act = partial(metadefs.delete_part, namespace, PARTS[kind], name)
+    if not _done(what, act, force, dry_run):
         raise ClientError(reason="nothing was removed")
 
 

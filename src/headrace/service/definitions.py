@@ -2,8 +2,8 @@
 
 A form is a class with msgspec constraints: ``form`` checks a document against one, and api/metadefs
 renders /v2/schemas/metadefs from the same.  What is stored must be readable by a Glance on the same
-database.  That knows the keys of ``PropertyForm`` alone (not ``required``, which its schema has) and
-of an enum strings alone: anything else makes it fail on the whole namespace.
+database.  That knows the keys of ``PropertyForm`` alone (not ``required``, though its schema does),
+and of an enum strings alone: anything else makes it fail on the whole namespace.
 """
 
 from collections.abc import Iterable, Mapping
