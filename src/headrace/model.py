@@ -231,6 +231,10 @@ class Paging:
     descending: bool = True
 
 
+AS_ADDED = Paging(sort_key="id", descending=False)
+"""Everything, oldest first."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamespaceQuery:
     """What a list of namespaces asks for: those about any of ``resource_types``, if there are."""

@@ -8,6 +8,7 @@ import pytest
 from headrace import errors
 from headrace.db import engine, migrate
 from headrace.model import (
+    AS_ADDED,
     Association,
     MetadefObject,
     MetadefProperty,
@@ -26,7 +27,6 @@ MINE = Context(Viewer("mine"))
 THEIRS = Context(Viewer("theirs"))
 NOBODY = Context(Viewer())
 CLOCK = Clock()
-ALL = Paging(sort_key="id", descending=False)
 
 
 @pytest.fixture
@@ -90,12 +90,12 @@ def test_private_namespaces_of_others_are_not_listed(three: Metadefs) -> None:
 
 READS: list[Callable[[Metadefs, Context, str], object]] = [
     lambda found, context, name: found.show_namespace(context, name),
-    lambda found, context, name: found.list_parts(context, MetadefProperty, name, ALL),
+    lambda found, context, name: found.list_parts(context, MetadefProperty, name, AS_ADDED),
     lambda found, context, name: found.show_part(context, MetadefProperty, name, "p"),
     lambda found, context, name: found.show_prefixed_property(context, name, "r_p", "R"),
-    lambda found, context, name: found.list_parts(context, MetadefObject, name, ALL),
+    lambda found, context, name: found.list_parts(context, MetadefObject, name, AS_ADDED),
     lambda found, context, name: found.show_part(context, MetadefObject, name, "o"),
-    lambda found, context, name: found.list_parts(context, MetadefTag, name, ALL),
+    lambda found, context, name: found.list_parts(context, MetadefTag, name, AS_ADDED),
     lambda found, context, name: found.show_part(context, MetadefTag, name, "t"),
     lambda found, context, name: found.list_associations(context, name),
 ]

@@ -225,9 +225,10 @@ def set_property(session: Session, namespace: str, name: str, words: Sequence[st
 @words_of(OBJECT)
 @click.pass_obj
 def set_object(session: Session, namespace: str, name: str, words: Sequence[str]) -> None:
-    """Define an object of a namespace, properties that belong together, anew if it is there.
+    """Define an object of a namespace, anew if it is there.
 
-    KEY is description, required=NAME,… and path=FILE: JSON, each property's definition by its name.
+    An object is properties that belong together.  KEY is description, required=NAME,… and
+    path=FILE: JSON, the definition of each property by its name.
     """
     given = typed(words, OBJECT)
     path = given.pop("path", None)

@@ -12,8 +12,8 @@ from sqlalchemy.engine import Connection
 from headrace import errors
 from headrace.db import metadef_rows as rows
 from headrace.db.engine import Database, transaction
-from headrace.db.metadef_rows import IN_ORDER, KINDS, TABLES, AnyPart, Locked, Part
-from headrace.model import MetadefTag, Paging, Viewer
+from headrace.db.metadef_rows import KINDS, TABLES, AnyPart, Locked, Part
+from headrace.model import AS_ADDED, MetadefTag, Paging, Viewer
 
 _TOLD = 5  # names in an error's text
 
@@ -35,7 +35,7 @@ def read(
     kind: type[AnyPart],
     namespace_id: int,
     namespace: str,
-    paging: Paging = IN_ORDER,
+    paging: Paging = AS_ADDED,
 ) -> list[AnyPart]:
     """A page of the parts of the namespace with this id; raises DefinitionNotFound for a marker."""
     table = TABLES[kind]
@@ -207,9 +207,11 @@ def _taken(namespace: Locked, parts: Sequence[Part]) -> errors.Error:
 
 
 def _refuse_twins(namespace: Locked, tags: Sequence[MetadefTag]) -> None:
-    twins = [tag for number, tag in enumerate(tags) if tag.name in {t.name for t in tags[:number]}]
-    if twins:
-        raise _taken(namespace, twins)
+    seen: set[str] = set()
+    for tag in tags:
+        if tag.name in seen:
+            raise _taken(namespace, [tag])
+        seen.add(tag.name)
 
 
 def _listed(found: Iterable[str]) -> str:

@@ -50,8 +50,6 @@ KINDS: dict[type[Part], str] = {
     MetadefObject: "object",
     MetadefTag: "tag",
 }
-IN_ORDER = Paging(sort_key="id", descending=False)
-"""All of them, as they were added."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from headrace import errors
 from headrace.db import definitions, metadefs, resource_types, schema
 from headrace.db.engine import Database
-from headrace.db.metadef_rows import IN_ORDER
 from headrace.model import (
+    AS_ADDED,
     Association,
     Merge,
     MetadefObject,
@@ -344,7 +344,7 @@ def test_parts_have_pages_too(database: Database) -> None:
             each.name for each in definitions.list_parts(database, MetadefTag, "ns", ADMIN, paging)
         ]
 
-    assert found(IN_ORDER) == ["c", "a", "b"]
+    assert found(AS_ADDED) == ["c", "a", "b"]
     assert found(by_name) == ["a", "b"]
     assert found(Paging(limit=2, sort_key="name", descending=False, marker="b")) == ["c"]
     assert found(Paging()) == ["b", "a", "c"]

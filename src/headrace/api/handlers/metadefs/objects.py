@@ -6,11 +6,9 @@ import msgspec
 from headrace.api import metadefs as shown
 from headrace.api import queries
 from headrace.api.requests import query_pairs, read_json
-from headrace.model import MetadefObject, Paging
+from headrace.model import AS_ADDED, MetadefObject
 from headrace.service.definitions import ObjectForm, form
 from headrace.service.metadefs import Metadefs
-
-_AS_ADDED = Paging(sort_key="id", descending=False)
 
 
 class ObjectsHandler:
@@ -21,7 +19,7 @@ class ObjectsHandler:
         self._max_limit = max_limit
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, namespace: str) -> None:
-        paging = queries.part_paging(query_pairs(req), self._max_limit, _AS_ADDED, least=1)
+        paging = queries.part_paging(query_pairs(req), self._max_limit, AS_ADDED, least=1)
         found = self._metadefs.list_parts(req.context.caller, MetadefObject, namespace, paging)
         resp.data = msgspec.json.encode(shown.objects(namespace, found))
 

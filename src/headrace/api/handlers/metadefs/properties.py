@@ -6,11 +6,9 @@ import msgspec
 from headrace.api import metadefs as shown
 from headrace.api import queries
 from headrace.api.requests import query_pairs, read_json
-from headrace.model import MetadefProperty, Paging
+from headrace.model import AS_ADDED, MetadefProperty
 from headrace.service.definitions import NamedPropertyForm, form
 from headrace.service.metadefs import Metadefs
-
-_ALL = Paging(sort_key="id", descending=False)
 
 
 class PropertiesHandler:
@@ -20,7 +18,7 @@ class PropertiesHandler:
         self._metadefs = metadefs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, namespace: str) -> None:
-        found = self._metadefs.list_parts(req.context.caller, MetadefProperty, namespace, _ALL)
+        found = self._metadefs.list_parts(req.context.caller, MetadefProperty, namespace, AS_ADDED)
         resp.data = msgspec.json.encode({"properties": shown.properties(found)})
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, namespace: str) -> None:
