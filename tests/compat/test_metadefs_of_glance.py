@@ -13,6 +13,8 @@ from urllib.parse import quote
 import pytest
 
 from benchmarks import glance
+from headrace.db import engine, metadefs
+from headrace.service import definitions
 from tests.cli.conftest import run
 from tests.needs import require_environment
 from tools.serving import Serving, environment, serving
@@ -175,3 +177,22 @@ def test_each_reads_and_changes_what_the_other_writes(both: Both) -> None:
         theirs, ours = both.ask("GET", f"{NAMESPACES}?limit=100")
         assert len(theirs["namespaces"]) == len(ours["namespaces"])
         assert FULL["namespace"] not in {each["namespace"] for each in theirs["namespaces"]}
+
+
+def test_our_loader_reads_glances_files_as_glances_does(both: Both, tmp_path: Path) -> None:
+    files = glance.VENV / "etc" / "glance" / "metadefs"
+    (tmp_path / "state").mkdir()
+    done = run("db", "load-metadefs", "--state-dir", tmp_path / "state", "--path", files)
+    assert done.status == 0, done.err
+    ours = stored(tmp_path / "state" / "headrace.db")
+    assert len(ours) == len(list(files.glob("*.json")))
+    theirs = stored(both.glance.database)
+    assert ours == {name: theirs[name] for name in ours}
+
+
+def stored(path: Path) -> dict[str, dict[str, object]]:
+    """The definitions of a database, as files have them, by their namespaces."""
+    database = engine.connect(f"sqlite:///{path}")
+    found = {each.namespace: definitions.document(each) for each in metadefs.show_all(database)}
+    database.close()
+    return found

@@ -34,12 +34,12 @@ def list_associations(database: Database, namespace: str, viewer: Viewer) -> lis
 
 
 def read(connection: Connection, namespace_ids: Sequence[int]) -> dict[int, list[Association]]:
-    """The associations of the namespaces that have any, by the namespaces' ids."""
+    """The associations of the namespaces that have any, by the namespaces' ids; each's by name."""
     statement = (
         sa.select(_associations, _types.c.name)
         .join(_types, _types.c.id == _associations.c.resource_type_id)
         .where(_associations.c.namespace_id.in_(namespace_ids))
-        .order_by(_associations.c.created_at, _types.c.id)
+        .order_by(_types.c.name)
     )
     found: dict[int, list[Association]] = {}
     for row in connection.execute(statement).mappings():

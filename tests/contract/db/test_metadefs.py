@@ -67,7 +67,7 @@ WHOLE = namespace(
         obj("b"),
     ),
     tags=(tag("t"), tag("s")),
-    associations=(about("R", prefix="r_", properties_target="x"), about("Q")),
+    associations=(about("Q"), about("R", prefix="r_", properties_target="x")),
 )
 
 
@@ -101,7 +101,7 @@ def test_rows_are_as_glance_writes_them(database: Database) -> None:
         False,
         False,
     ]
-    pair = rows(database, schema.metadef_namespace_resource_types)[0]
+    pair = rows(database, schema.metadef_namespace_resource_types)[1]
     assert (pair["prefix"], pair["properties_target"]) == ("r_", "x")
 
 
@@ -307,7 +307,7 @@ def test_merging_adds_what_is_missing(loaded: Database) -> None:
     assert found.objects == WHOLE.objects
     assert [each.name for each in found.tags] == ["t", "s", "z"]
     assert [(each.name, each.prefix) for each in found.associations] == [
-        ("R", "r_"), ("Q", None), ("Z", None),
+        ("Q", None), ("R", "r_"), ("Z", None),
     ]  # fmt: skip
 
 
@@ -320,7 +320,7 @@ def test_merging_may_prefer_the_new(loaded: Database) -> None:
     assert [each.name for each in found.properties] == ["p", "a", "z"]
     assert found.objects == WHOLE.objects
     assert [(each.name, each.prefix) for each in found.associations] == [
-        ("R", "n_"), ("Q", None), ("Z", None),
+        ("Q", None), ("R", "n_"), ("Z", None),
     ]  # fmt: skip
 
 
