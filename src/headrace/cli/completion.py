@@ -196,6 +196,9 @@ def _of_the_image(
         names = sorted(map(str, found(images, image)))
     except Error:
         return []
+    return _plain(names, incomplete)
+
+
 def namespaces(
     context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
@@ -206,7 +209,11 @@ def namespaces(
         found = list(islice(session.metadefs().list(sort="namespace:asc"), OFFERED))
     except Error:
         return []
-    names = (str(namespace.get("namespace") or "") for namespace in found)
+    return _plain([str(namespace.get("namespace") or "") for namespace in found], incomplete)
+
+
+def _plain(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Those names that go on so, and that a shell takes for nothing else."""
     return [
         CompletionItem(name)
         for name in names

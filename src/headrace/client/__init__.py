@@ -7,10 +7,7 @@ from headrace.client.connection import Answer, Connection
 from headrace.client.download import Downloaded
 from headrace.client.images import Images
 from headrace.client.members import Members
-from headrace.client.upload import Body
-
-__all__ = ["Answer", "Body", "Connection", "Downloaded", "Images", "Members"]
 from headrace.client.metadefs import Metadefs
 from headrace.client.upload import Body
 
-__all__ = ["Answer", "Body", "Connection", "Downloaded", "Images", "Metadefs"]
+__all__ = ["Answer", "Body", "Connection", "Downloaded", "Images", "Members", "Metadefs"]

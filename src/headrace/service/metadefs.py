@@ -23,31 +23,31 @@ from headrace.model import (
     ResourceType,
 )
 from headrace.service.context import Context
-from headrace.service.policy import Rule, allows, require
+from headrace.service.policy import MetadefRule, allows, require
 
 NOBODY = "admin"
 """Who owns a namespace that nobody's project made: the owner that Glance's loader writes."""
 
-_ADD: dict[type[Part], Rule] = {
-    MetadefObject: Rule.ADD_OBJECT,
-    MetadefProperty: Rule.ADD_PROPERTY,
-    MetadefTag: Rule.ADD_TAG,
+_ADD: dict[type[Part], MetadefRule] = {
+    MetadefObject: MetadefRule.ADD_OBJECT,
+    MetadefProperty: MetadefRule.ADD_PROPERTY,
+    MetadefTag: MetadefRule.ADD_TAG,
 }
-_MODIFY: dict[type[Part], Rule] = {
-    MetadefObject: Rule.MODIFY_OBJECT,
-    MetadefProperty: Rule.MODIFY_PROPERTY,
-    MetadefTag: Rule.MODIFY_TAG,
+_MODIFY: dict[type[Part], MetadefRule] = {
+    MetadefObject: MetadefRule.MODIFY_OBJECT,
+    MetadefProperty: MetadefRule.MODIFY_PROPERTY,
+    MetadefTag: MetadefRule.MODIFY_TAG,
 }
-_DELETE: dict[type[Part], Rule] = {
-    MetadefObject: Rule.DELETE_OBJECT,
-    MetadefProperty: Rule.REMOVE_PROPERTY,
-    MetadefTag: Rule.DELETE_TAG,
+_DELETE: dict[type[Part], MetadefRule] = {
+    MetadefObject: MetadefRule.DELETE_OBJECT,
+    MetadefProperty: MetadefRule.REMOVE_PROPERTY,
+    MetadefTag: MetadefRule.DELETE_TAG,
 }
 # To empty a namespace takes what deleting it takes; tags have a rule besides.
-_DELETE_ALL: dict[type[Part], tuple[Rule, ...]] = {
-    MetadefObject: (Rule.DELETE_NAMESPACE,),
-    MetadefProperty: (Rule.DELETE_NAMESPACE,),
-    MetadefTag: (Rule.DELETE_NAMESPACE, Rule.DELETE_TAGS),
+_DELETE_ALL: dict[type[Part], tuple[MetadefRule, ...]] = {
+    MetadefObject: (MetadefRule.DELETE_NAMESPACE,),
+    MetadefProperty: (MetadefRule.DELETE_NAMESPACE,),
+    MetadefTag: (MetadefRule.DELETE_NAMESPACE, MetadefRule.DELETE_TAGS),
 }
 
 
@@ -77,12 +77,12 @@ class Metadefs:
 
     def create_namespace(self, context: Context, namespace: Namespace) -> Namespace:
         """Record a namespace with all that is in it, or nothing; raises *Exists, Forbidden."""
-        require(context, Rule.ADD_NAMESPACE)
+        require(context, MetadefRule.ADD_NAMESPACE)
         for rule, content in (
-            (Rule.ADD_ASSOCIATION, namespace.associations),
-            (Rule.ADD_OBJECT, namespace.objects),
-            (Rule.ADD_PROPERTY, namespace.properties),
-            (Rule.ADD_TAG, namespace.tags),
+            (MetadefRule.ADD_ASSOCIATION, namespace.associations),
+            (MetadefRule.ADD_OBJECT, namespace.objects),
+            (MetadefRule.ADD_PROPERTY, namespace.properties),
+            (MetadefRule.ADD_TAG, namespace.tags),
         ):
             if content:
                 require(context, rule)
@@ -94,7 +94,7 @@ class Metadefs:
 
         Raises NamespaceNotFound, NamespaceExists, Forbidden.
         """
-        self._permit(context, name, Rule.MODIFY_NAMESPACE)
+        self._permit(context, name, MetadefRule.MODIFY_NAMESPACE)
         return metadefs.update(self._database, name, namespace, context.viewer)
 
     def delete_namespace(self, context: Context, name: str) -> None:
@@ -102,7 +102,7 @@ class Metadefs:
 
         Raises NamespaceNotFound, NamespaceProtected, Forbidden.
         """
-        self._permit(context, name, Rule.DELETE_NAMESPACE)
+        self._permit(context, name, MetadefRule.DELETE_NAMESPACE)
         metadefs.delete(self._database, name, context.viewer)
 
     def list_parts(
@@ -163,7 +163,7 @@ class Metadefs:
 
         Raises NamespaceNotFound, NamespaceProtected (a tag would go), DefinitionExists, Forbidden.
         """
-        self._permit(context, namespace, Rule.ADD_TAGS)
+        self._permit(context, namespace, MetadefRule.ADD_TAGS)
         definitions.set_tags(self._database, namespace, tags, context.viewer, append=append)
 
     def list_resource_types(self) -> list[ResourceType]:
@@ -176,15 +176,15 @@ class Metadefs:
 
     def associate(self, context: Context, namespace: str, association: Association) -> None:
         """Raises NamespaceNotFound, DefinitionExists, Forbidden."""
-        self._permit(context, namespace, Rule.ADD_ASSOCIATION)
+        self._permit(context, namespace, MetadefRule.ADD_ASSOCIATION)
         resource_types.associate(self._database, namespace, association, context.viewer)
 
     def dissociate(self, context: Context, namespace: str, resource_type: str) -> None:
         """Raises NamespaceNotFound, DefinitionNotFound, NamespaceProtected, Forbidden."""
-        self._permit(context, namespace, Rule.REMOVE_ASSOCIATION)
+        self._permit(context, namespace, MetadefRule.REMOVE_ASSOCIATION)
         resource_types.dissociate(self._database, namespace, resource_type, context.viewer)
 
-    def _permit(self, context: Context, namespace: str, *rules: Rule) -> None:
+    def _permit(self, context: Context, namespace: str, *rules: MetadefRule) -> None:
         """Refuse what the rules do; of a namespace that the caller does not see, its being there.
 
         Raises Forbidden, NamespaceNotFound.

@@ -1,8 +1,8 @@
 """Who may do what: every decision about a caller's permission, under the rules' names in Glance.
 
-An administrator may do everything; of others it takes a role (a member is a reader, too) and the right
-image.  What a caller may not even see the data layer has hidden before, so that an image which
-comes here as shared, and is not the caller's own, is shared with his project.
+An administrator may do everything; of others it takes a role (a member is a reader, too) and the
+right image.  What a caller may not even see the data layer has hidden before, so that an image
+which comes here as shared, and is not the caller's own, is shared with his project.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,8 @@ from headrace.service.context import Context
 _READER = frozenset({"reader", "member"})
 _MEMBER = frozenset({"member"})
 
-class Rule(StrEnum):
+
+class MetadefRule(StrEnum):
     """What is decided about metadata definitions: for administrators alone (OSSN-0088)."""
 
     ADD_NAMESPACE = "add_metadef_namespace"

@@ -3,8 +3,8 @@
 import falcon
 import msgspec
 
-from headrace.api.members import MEMBER_SCHEMA, MEMBERS_SCHEMA
 from headrace.api import metadefs
+from headrace.api.members import MEMBER_SCHEMA, MEMBERS_SCHEMA
 from headrace.api.requests import refuse_body
 from headrace.api.schemas import Fields
 
