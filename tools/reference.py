@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from oslo_config import cfg
 
-from headrace import config, errors
+from headrace import config, errors, store_settings
 from headrace.cli.main import cli
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "reference"
@@ -58,6 +58,10 @@ def settings_page() -> str:
         lines += ["", f"## [{group}]", "", "| setting | type | default | meaning | environment |"]
         lines += ["|---|---|---|---|---|"]
         lines += [_setting(group, option) for option in options]
+    for kind, options in store_settings.OF_TYPE.items():
+        lines += ["", f"## [<store id>], of a store of type {kind}", ""]
+        lines += ["| setting | type | default | meaning | environment |", "|---|---|---|---|---|"]
+        lines += [_setting("<ID>", option) for option in [*store_settings.COMMON, *options]]
     return "\n".join([*lines, ""])
 
 

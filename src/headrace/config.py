@@ -11,11 +11,13 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
-from headrace import errors
+from headrace import errors, store_settings
+from headrace.store_settings import backends as backends
 
 _MIB = 1 << 20
 
@@ -37,8 +39,40 @@ def default_state_dir() -> str:
     return os.path.join(home, "headrace")
 
 
+class ListOpt(cfg.ListOpt):
+    """A list, which may stand in brackets: Glance wants them of some."""
+
+    def __init__(
+        self, name: str, item: types.ConfigType, *, default: list[object], help: str
+    ) -> None:
+        super().__init__(name, default=default, help=help)
+        self.type = _Bracketed(item)
+
+
+class _Bracketed(types.List):
+    def __call__(self, value: Any) -> list[Any]:
+        if isinstance(value, str) and re.fullmatch(r"\s*\[.*\]\s*", value):
+            value = value.strip()[1:-1]
+        return super().__call__(value)
+
+
 OPTIONS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": [
+        cfg.DictOpt(
+            "enabled_backends",
+            help="Several stores: the id and the type of each, such as 'fast:file, cheap:file, "
+            "web:http'. Each has a group of its own, named by its id. Unset: one filesystem store.",
+        ),
+        cfg.BoolOpt(
+            "show_image_direct_url",
+            default=False,
+            help="Show where the data of an image lies, as direct_url.",
+        ),
+        cfg.BoolOpt(
+            "show_multiple_locations",
+            default=False,
+            help="Show all places where the data of an image lies, as locations.",
+        ),
         cfg.IntOpt(
             "image_size_cap", default=1 << 40, min=1, help="Largest image accepted, in bytes."
         ),
@@ -64,6 +98,19 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "image_member_quota",
             default=128,
             help="Most projects that an image is shared with; negative: no limit.",
+        ),
+        cfg.IntOpt(
+            "image_location_quota",
+            default=10,
+            help="Most locations of an image; negative: no limit.",
+        ),
+        cfg.BoolOpt(
+            "do_secure_hash",
+            default=True,
+            help="Hash the data of locations that callers name, in the background.",
+        ),
+        cfg.IntOpt(
+            "http_retries", default=3, min=0, help="How often that is tried again when it fails."
         ),
         cfg.URIOpt(
             "public_endpoint",
@@ -92,15 +139,10 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
     ],
     "glance_store": [
         cfg.StrOpt(
-            "filesystem_store_datadir",
-            help="Directory of the image files; 'images' in the state directory when unset.",
+            "default_backend",
+            help="With enabled_backends: the id of the store that takes what names no other.",
         ),
-        cfg.StrOpt(
-            "filesystem_store_file_perm",
-            default="0",
-            help="Octal mode of image files, such as 0640 for a front end that reads them; "
-            "0 leaves it to the umask.",
-        ),
+        *store_settings.FILE,
     ],
     "image_format": [
         cfg.ListOpt(
@@ -121,6 +163,45 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "gpt_safety_checks_nonfatal",
             default=[],
             help="Names of GPT safety checks whose failure is tolerated.",
+        ),
+    ],
+    "import_filtering_opts": [
+        ListOpt(
+            "allowed_schemes",
+            types.String(),
+            default=["http", "https"],
+            help="Schemes of the addresses that the service may fetch from.",
+        ),
+        ListOpt(
+            "disallowed_schemes",
+            types.String(),
+            default=[],
+            help="Those it may not, when allowed_schemes is empty.",
+        ),
+        ListOpt(
+            "allowed_hosts",
+            types.String(),
+            default=[],
+            help="Hosts that the service may fetch from, all others being refused; only these may "
+            "be of this machine or link-local. Empty: all hosts elsewhere.",
+        ),
+        ListOpt(
+            "disallowed_hosts",
+            types.String(),
+            default=[],
+            help="Names and addresses it may not, when allowed_hosts is empty.",
+        ),
+        ListOpt(
+            "allowed_ports",
+            types.Integer(min=1, max=65535),
+            default=[80, 443],
+            help="Ports that the service may fetch from.",
+        ),
+        ListOpt(
+            "disallowed_ports",
+            types.Integer(min=1, max=65535),
+            default=[],
+            help="Those it may not, when allowed_ports is empty.",
         ),
     ],
     "healthcheck": [
@@ -177,6 +258,13 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             help="Take uploads that nginx has written to files in '.headrace-uploads' of the image "
             "directory, and told of through a Unix socket. Its worker processes must run as the "
             "same user.",
+        ),
+        cfg.ListOpt(
+            "location_directories",
+            default=[],
+            help="Directories below which administrators may register files in place "
+            "(location=file:///…), as they are and where they are. They may hold nothing that "
+            "others put there, and no store.",
         ),
         cfg.StrOpt(
             "legacy_checksum",
@@ -315,15 +403,23 @@ def load(
     for group, options in OPTIONS.items():
         conf.register_opts(options, group=None if group == "DEFAULT" else group)
     names = [str(Path(file)) for file in files]
+    wanted = dict(overrides or {})
     try:
         conf(args=[], project="headrace", default_config_files=names, default_config_dirs=[])
-        for (group, name), value in (overrides or {}).items():
+        if (several := wanted.pop(("DEFAULT", "enabled_backends"), None)) is not None:
+            conf.set_override("enabled_backends", several)
+        store_settings.register(conf, OPTIONS)
+        for (group, name), value in wanted.items():
             conf.set_override(name, value, group=None if group == "DEFAULT" else group)
+        for group in backends(conf):
+            for option in conf[group]:
+                _value(conf, group, option)
         for group, options in OPTIONS.items():
             for option in options:
                 _value(conf, group, option.dest)
     except (cfg.Error, ValueError) as error:
         raise errors.ConfigurationError(reason=str(error)) from error
+    store_settings.check(conf)
     _check_algorithm(conf.hashing_algorithm)
     _check_location(conf.headrace.x_accel_location)
     metrics_address(conf)
@@ -382,15 +478,23 @@ def database_url(conf: cfg.ConfigOpts) -> str:
     return conf.database.connection or f"sqlite:///{quote(state_dir(conf))}/headrace.db"
 
 
-def image_dir(conf: cfg.ConfigOpts) -> str:
-    """The directory of the image files in force, absolute."""
-    directory = conf.glance_store.filesystem_store_datadir
+def image_dir(conf: cfg.ConfigOpts, store_id: str | None = None) -> str:
+    """The directory of the image files of a store, by default of the default one; absolute."""
+    group = store_id or (conf.glance_store.default_backend if backends(conf) else "glance_store")
+    directory = conf[group].filesystem_store_datadir
     return os.path.abspath(directory or os.path.join(state_dir(conf), "images"))
 
 
-def file_perm(conf: cfg.ConfigOpts) -> int:
-    """The mode of image files; 0 leaves it to the umask.  Raises ConfigurationError."""
-    mode = conf.glance_store.filesystem_store_file_perm
+def image_dirs(conf: cfg.ConfigOpts) -> list[str]:
+    """The directories of all stores that are directories, the default one's first."""
+    others = [image_dir(conf, each) for each, kind in backends(conf).items() if kind == "file"]
+    return list(dict.fromkeys([image_dir(conf), *others]))
+
+
+def file_perm(conf: cfg.ConfigOpts, store_id: str | None = None) -> int:
+    """The mode of a store's files; 0 leaves it to the umask.  Raises ConfigurationError."""
+    group = store_id or (conf.glance_store.default_backend if backends(conf) else "glance_store")
+    mode = conf[group].filesystem_store_file_perm
     try:
         return int(mode, 8)
     except ValueError:

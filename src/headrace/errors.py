@@ -15,7 +15,8 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── InvalidLocation          400  image.invalid_location
     │   ├── SizeMismatch             400  upload.size_mismatch
     │   ├── FormatsNotSet            400  upload.formats_not_set
-    │   └── UploadIncomplete         400  upload.incomplete
+    │   ├── UploadIncomplete         400  upload.incomplete
+    │   └── UnknownStore             400  store.unknown
     ├── Unauthenticated              401  access.unauthenticated
     ├── Forbidden                    403  access.forbidden
     │   ├── RemoteWithoutAuth        403  access.remote_without_auth
@@ -25,7 +26,8 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── PropertyReadOnly         403  image.property_read_only
     │   ├── PropertyReserved         403  image.property_reserved
     │   ├── FormatFrozen             403  image.format_frozen
-    │   └── NamespaceProtected       403  metadef.namespace_protected
+    │   ├── NamespaceProtected       403  metadef.namespace_protected
+    │   └── LastLocation             403  image.last_location
     ├── NotFound                     404  resource.not_found
     │   ├── ImageNotFound            404  image.not_found
     │   ├── TagNotFound              404  image.tag_not_found
@@ -45,6 +47,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── NamespaceExists          409  metadef.namespace_exists
     │   └── DefinitionExists         409  metadef.definition_exists
     ├── ImageGone                    410  image.gone
+    ├── StoreReadOnly                410  store.read_only
     ├── TooLarge                     413  request.too_large
     │   ├── ImageTooLarge            413  upload.image_too_large
     │   ├── QuotaExceeded            413  quota.exceeded
@@ -146,6 +149,11 @@ class UploadIncomplete(BadRequest):
     text = "the body is not framed as announced: {reason}"
 
 
+class UnknownStore(BadRequest):
+    code = "store.unknown"
+    text = "there is no store {store}"
+
+
 class Unauthenticated(Error):
     code = "access.unauthenticated"
     status = 401
@@ -196,6 +204,11 @@ class FormatFrozen(Forbidden):
 class NamespaceProtected(Forbidden):
     code = "metadef.namespace_protected"
     text = "namespace {namespace} is protected: nothing of it can be deleted"
+
+
+class LastLocation(Forbidden):
+    code = "image.last_location"
+    text = "image {image_id} has its data in no other place"
 
 
 class NotFound(Error):
@@ -296,6 +309,12 @@ class ImageGone(Error):
     code = "image.gone"
     status = 410
     text = "image {image_id} was deleted while its data arrived"
+
+
+class StoreReadOnly(Error):
+    code = "store.read_only"
+    status = 410
+    text = "store {store} takes no data"
 
 
 class TooLarge(Error):

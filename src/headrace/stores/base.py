@@ -1,9 +1,14 @@
 """What every store is: somewhere image data is written once, read many times, deleted."""
 
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from headrace import errors
+from headrace.stores.remote import Remote
 from headrace.transfer.engine import FileSink
 from headrace.transfer.extent import Extent
+
+Data = Extent | Remote
+"""An image's data on its way out: of a file, or of an origin elsewhere."""
 
 
 class Writer(Protocol):
@@ -57,14 +62,40 @@ class Store(Protocol):
         ...
 
     @property
-    def schemes(self) -> frozenset[str]:
-        """The URL schemes of its locations."""
+    def kind(self) -> str:
+        """The store's type, as in ``enabled_backends``."""
+        ...
+
+    @property
+    def writable(self) -> bool:
+        """Whether it takes data at all."""
+        ...
+
+    @property
+    def properties(self) -> dict[str, object]:
+        """What administrators are told of it beside its type."""
+        ...
+
+    def holds(self, url: str) -> bool:
+        """Whether a location URL is one of this store, by its text alone."""
+        ...
+
+    def metadata(self, url: str) -> dict[str, object]:
+        """What is to be noted beside a location of this store."""
+        ...
+
+    def check(self, url: str) -> None:
+        """Raises InvalidLocation unless a caller may name ``url`` as a location of this store.
+
+        Connects to nothing and opens nothing.
+        """
         ...
 
     def create(self, image_id: str, size: int | None) -> Writer:
         """Begin to write ``size`` bytes (None: unknown) of an image.
 
-        Raises DataExists, StoreFull (also when ``size`` cannot fit), StoreUnwritable.
+        Raises DataExists, StoreFull (also when ``size`` cannot fit), StoreUnwritable;
+        StoreReadOnly of a store that never takes data.
         """
         ...
 
@@ -75,15 +106,19 @@ class Store(Protocol):
         """
         ...
 
-    def open(self, url: str) -> Extent:
+    def open(self, url: str) -> Data:
         """The whole data at a location of this store.
 
-        Raises NotFound when there is none, StoreNotFound for a location outside this store.
+        Raises NotFound when there is none, StoreNotFound for a location outside this store,
+        ServiceUnavailable when it cannot be read now.  No error tells the location.
         """
         ...
 
     def delete(self, url: str) -> None:
-        """Remove the data at a location; raises NotFound and StoreNotFound like ``open``."""
+        """Remove the data at a location; raises NotFound and StoreNotFound like ``open``.
+
+        A store that takes no data has none to remove: what lies there is somebody else's.
+        """
         ...
 
     def url(self, image_id: str) -> str:
@@ -96,3 +131,38 @@ class Store(Protocol):
         Returns how many leftovers were removed.
         """
         ...
+
+
+class ReadOnly:
+    """What stores have in common that never take data."""
+
+    writable = False
+
+    def __init__(self, id: str) -> None:
+        self._id = id
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def properties(self) -> dict[str, object]:
+        return {}
+
+    def metadata(self, url: str) -> dict[str, object]:
+        return {}
+
+    def create(self, image_id: str, size: int | None) -> NoReturn:
+        raise errors.StoreReadOnly(store=self._id)
+
+    def adopt(self, image_id: str, fd: int) -> NoReturn:
+        raise errors.StoreReadOnly(store=self._id)
+
+    def url(self, image_id: str) -> NoReturn:
+        raise errors.StoreReadOnly(store=self._id)
+
+    def delete(self, url: str) -> None:
+        """Let go of the location."""
+
+    def sweep(self) -> int:
+        return 0

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from headrace import errors
 from headrace.model import IMAGE_ID, MIB
 from headrace.stores.arrivals import Arrivals
+from headrace.stores.mountpoints import MountPoints
 from headrace.transfer.engine import FileSink
 from headrace.transfer.extent import Extent
 from headrace.transfer.writeback import start_writeback
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _PART = re.compile(r"\.headrace-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.part")
+_SCHEMES = frozenset({"file", "filesystem"})
 _MODE = 0o666  # less the umask, as Glance's files
 
 # Write-back starts every so many bytes.  1 GiB arriving at 400 MB/s on ext4 over virtio was durable
@@ -138,14 +140,14 @@ class FilesystemStore:
 
     ``file_perm`` is the mode of published files, 0 for what the umask leaves.  ``unnamed=False``
     never uses unnamed files, whatever the file system can do.  ``arrivals`` is swept together with
-    the store.  The directory is created if missing;
+    the store.  ``mountpoints`` are noted beside locations.  The directory is created if missing;
     one that may not be written makes a store that only reads.
 
     Raises ConfigurationError when ``datadir`` cannot be a directory or ``file_perm`` would keep the
     owner from reading.
     """
 
-    schemes = frozenset({"file", "filesystem"})
+    kind = "file"
 
     def __init__(
         self,
@@ -155,6 +157,7 @@ class FilesystemStore:
         file_perm: int = 0,
         unnamed: bool = True,
         arrivals: Arrivals | None = None,
+        mountpoints: MountPoints | None = None,
     ) -> None:
         if file_perm and not file_perm & stat.S_IRUSR:
             raise errors.ConfigurationError(
@@ -165,14 +168,38 @@ class FilesystemStore:
         self.file_perm = file_perm
         self._unnamed = unnamed
         self._arrivals = arrivals
-        self._writable = self._prepare()
+        self._mountpoints = mountpoints or MountPoints()
+        self._components = _components(self.datadir)
+        self.writable = self._prepare()
 
     @property
     def id(self) -> str:
         return self._id
 
+    @property
+    def properties(self) -> dict[str, object]:
+        # Reading and writing are not cut into chunks; the name is Glance's.
+        return {"data_dir": self.datadir, "chunk_size": MIB, "thin_provisioning": False}
+
     def url(self, image_id: str) -> str:
         return f"file://{self._path(image_id)}"
+
+    def holds(self, url: str) -> bool:
+        directory, _, name = url.rpartition("/")
+        scheme, separator, path = directory.partition("://")
+        return bool(
+            scheme in _SCHEMES
+            and separator
+            and IMAGE_ID.fullmatch(name)
+            and _components(path) == self._components
+        )
+
+    def check(self, url: str) -> None:
+        # Another image's file, or what somebody put beside it: only the store itself names files.
+        raise errors.InvalidLocation()
+
+    def metadata(self, url: str) -> dict[str, object]:
+        return self._mountpoints.of(url.partition("://")[2])
 
     def create(self, image_id: str, size: int | None) -> FilesystemWriter:
         self._check_vacant(image_id)
@@ -191,7 +218,7 @@ class FilesystemStore:
 
     def _check_vacant(self, image_id: str) -> None:
         """Raises StoreUnwritable, DataExists."""
-        if not self._writable:
+        if not self.writable:
             raise errors.StoreUnwritable()
         with _translated():
             if os.path.lexists(self._path(image_id)):
@@ -230,7 +257,7 @@ class FilesystemStore:
             raise errors.Forbidden(reason=f"store {self._id} may not be written") from error
 
     def sweep(self) -> int:
-        if not self._writable:
+        if not self.writable:
             return 0
         with os.scandir(self.datadir) as entries:
             parts = [entry.path for entry in entries if _PART.fullmatch(entry.name)]
@@ -251,9 +278,9 @@ class FilesystemStore:
         """
         scheme, _, path = url.partition("://")
         directory, _, name = path.rpartition("/")
-        if not (scheme in self.schemes and path.startswith("/") and IMAGE_ID.fullmatch(name)):
+        if not (scheme in _SCHEMES and path.startswith("/") and IMAGE_ID.fullmatch(name)):
             raise errors.NotFound()
-        if _components(directory) != _components(self.datadir):
+        if _components(directory) != self._components:
             raise errors.StoreNotFound(store=self._id)
         return os.path.join(self.datadir, name)
 

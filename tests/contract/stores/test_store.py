@@ -27,7 +27,8 @@ CONTENT = bytes(range(256)) * 5000
 def test_what_is_committed_is_served_whole(store: Store) -> None:
     url = put(store, CONTENT)
     assert url == store.url(IMAGE_ID)
-    assert url.partition(":")[0] in store.schemes
+    assert store.holds(url)
+    assert store.writable
     with contextlib.closing(store.open(url)) as extent:
         assert (extent.offset, extent.length) == (0, len(CONTENT))
         assert extent.read() == CONTENT

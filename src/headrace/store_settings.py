@@ -1,0 +1,104 @@
+"""The settings of stores: of the one there is by default, and of several (``enabled_backends``).
+
+Each of several stores has a group that is named by its id, with the options of its type.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+
+from oslo_config import cfg
+
+from headrace import errors
+
+FILE: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "filesystem_store_datadir",
+        help="Directory of the image files. Of the one store there is without enabled_backends it "
+        "is 'images' in the state directory when unset.",
+    ),
+    cfg.StrOpt(
+        "filesystem_store_file_perm",
+        default="0",
+        help="Octal mode of image files, such as 0640 for a front end that reads them; "
+        "0 leaves it to the umask.",
+    ),
+    cfg.StrOpt(
+        "filesystem_store_metadata_file",
+        help="JSON file with an object, or a list of objects, that have an 'id' and a "
+        "'mountpoint': the first whose mountpoint an image file lies below is noted beside the "
+        "file's location.",
+    ),
+]
+
+OF_TYPE: dict[str, list[cfg.Opt]] = {
+    "file": FILE,
+    "http": [
+        cfg.StrOpt(
+            "https_ca_certificates_file",
+            help="Certificate authorities that origins are verified by; the system's when unset.",
+        ),
+        cfg.BoolOpt(
+            "https_insecure",
+            default=False,
+            help="Do not verify the certificates of origins. Glance's default is true.",
+        ),
+    ],
+}
+"""The settings of a store of each type, in the group that has its id."""
+
+COMMON: list[cfg.Opt] = [
+    cfg.StrOpt("store_description", default="", help="What users are told of the store."),
+    cfg.IntOpt(
+        "weight", default=0, help="Of several copies the one in the store that weighs most is read."
+    ),
+]
+"""The settings that stores of all types have."""
+
+RESERVED_PREFIX = "os_glance_"
+
+
+def backends(conf: cfg.ConfigOpts) -> dict[str, str]:
+    """Id → type of several stores, in their order; empty when there is just one."""
+    return dict(conf.enabled_backends or {})
+
+
+def register(conf: cfg.ConfigOpts, taken: Iterable[str]) -> None:
+    """Make the groups of several stores known; raises ConfigurationError.
+
+    ``taken`` are the names of groups that no store can have for its id.
+    """
+    others = {name.lower() for name in taken}
+    for store_id, kind in backends(conf).items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", store_id) or store_id.lower() in others:
+            raise _wrong_store(store_id, "this cannot be the id of a store")
+        if store_id.startswith(RESERVED_PREFIX):
+            raise _wrong_store(store_id, f"ids that begin with {RESERVED_PREFIX} are taken")
+        if kind not in OF_TYPE:
+            known = ", ".join(OF_TYPE)
+            raise _wrong_store(store_id, f"type {kind!r} is none of {known}")
+        conf.register_opts([*COMMON, *OF_TYPE[kind]], group=store_id)
+
+
+def check(conf: cfg.ConfigOpts) -> None:
+    """Raises ConfigurationError for several stores that do not go together."""
+    kinds, default = backends(conf), conf.glance_store.default_backend
+    if not kinds:
+        return
+    if default is None:
+        raise errors.ConfigurationError(reason="enabled_backends needs a default_backend")
+    if kinds.get(default) != "file":
+        raise errors.ConfigurationError(
+            reason=f"default_backend {default!r} is no store of type file in enabled_backends"
+        )
+    seen: dict[str, str] = {}
+    for store_id in (each for each, kind in kinds.items() if kind == "file"):
+        if not conf[store_id].filesystem_store_datadir:
+            raise _wrong_store(store_id, "filesystem_store_datadir is not set")
+        directory = os.path.realpath(conf[store_id].filesystem_store_datadir)
+        if (other := seen.setdefault(directory, store_id)) != store_id:
+            raise _wrong_store(store_id, f"its directory is that of store {other}")
+
+
+def _wrong_store(store_id: str, reason: str) -> errors.ConfigurationError:
+    return errors.ConfigurationError(reason=f"store {store_id!r} of enabled_backends: {reason}")

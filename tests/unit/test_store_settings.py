@@ -1,0 +1,96 @@
+"""Several stores in the settings."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace import config, errors
+
+SEVERAL = """
+[DEFAULT]
+enabled_backends = fast:file, cheap:file, web:http
+[glance_store]
+default_backend = fast
+[fast]
+store_description = Solid state
+weight = 100
+filesystem_store_datadir = /srv/fast
+filesystem_store_file_perm = 0640
+[cheap]
+filesystem_store_datadir = /srv/cheap
+[web]
+https_insecure = true
+"""
+
+
+def load(tmp_path: Path, text: str) -> config.cfg.ConfigOpts:
+    file = tmp_path / "glance-api.conf"
+    file.write_text(text)
+    return config.load([file])
+
+
+def test_each_store_has_a_group(tmp_path: Path) -> None:
+    conf = load(tmp_path, SEVERAL)
+    assert config.backends(conf) == {"fast": "file", "cheap": "file", "web": "http"}
+    assert (conf.fast.store_description, conf.fast.weight, conf.cheap.weight) == (
+        "Solid state", 100, 0,
+    )  # fmt: skip
+    assert config.image_dir(conf) == "/srv/fast"
+    assert config.image_dir(conf, "cheap") == "/srv/cheap"
+    assert config.image_dirs(conf) == ["/srv/fast", "/srv/cheap"]
+    assert (config.file_perm(conf), config.file_perm(conf, "cheap")) == (0o640, 0)
+    assert conf.web.https_insecure
+
+
+def test_certificates_are_verified_by_default(tmp_path: Path) -> None:
+    """Glance's default is to trust everybody."""
+    conf = load(tmp_path, SEVERAL.replace("https_insecure = true", ""))
+    assert not conf.web.https_insecure
+
+
+def test_the_environment_reaches_the_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OS_CHEAP__WEIGHT", "7")
+    assert load(tmp_path, SEVERAL).cheap.weight == 7
+
+
+def test_one_store_stays_as_it_is(tmp_path: Path) -> None:
+    conf = load(tmp_path, "[glance_store]\nfilesystem_store_datadir = /srv/images\n")
+    assert config.backends(conf) == {}
+    assert config.image_dirs(conf) == [config.image_dir(conf)] == ["/srv/images"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("cheap:file", "cheap:rbd", "type 'rbd' is none of file, http"),
+        ("cheap:file", "os_glance_x:file", "ids that begin with os_glance_ are taken"),
+        ("cheap:file", "database:file", "'database'.*cannot be the id"),
+        ("cheap:file", "HeadRace:file", "'HeadRace'.*cannot be the id"),
+        ("cheap:file", "a b:file", "cannot be the id"),
+        ("cheap:file", "cheap", "enabled_backends"),
+        ("default_backend = fast", "", "needs a default_backend"),
+        ("default_backend = fast", "default_backend = slow", "'slow' is no store of type file"),
+        ("default_backend = fast", "default_backend = web", "'web' is no store of type file"),
+        ("/srv/cheap", "/srv/../srv/fast", "its directory is that of store fast"),
+        ("filesystem_store_datadir = /srv/cheap", "", "'cheap'.*datadir is not set"),
+        ("weight = 100", "weight = heavy", "weight"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_at_start(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert old in SEVERAL
+    with pytest.raises(errors.ConfigurationError, match=said):
+        load(tmp_path, SEVERAL.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("written", ["[http, https]", "http,https", "[ http,https ]"])
+def test_lists_may_stand_in_brackets(tmp_path: Path, written: str) -> None:
+    conf = load(
+        tmp_path,
+        f"[import_filtering_opts]\nallowed_schemes = {written}\nallowed_ports = [80,8080]\n",
+    )
+    assert conf.import_filtering_opts.allowed_schemes == ["http", "https"]
+    assert conf.import_filtering_opts.allowed_ports == [80, 8080]
