@@ -16,6 +16,7 @@ from headrace.service.context import Context
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
 from headrace.service.members import Members
+from headrace.service.locations import LocationRules, Locations
 from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.registry import Registry
 
@@ -72,6 +73,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     )
     content = Content(database, stores, rules, clock)
     members = Members(database, 128, clock)
-    housekeeping = Housekeeping(database, stores, images, content, 60.0, clock)
+    locations = Locations(database, stores, images, LocationRules(10, True, 0), rules, clock)
+    housekeeping = Housekeeping(database, stores, images, content, locations, 60.0, clock)
     yield Service(database, store, images, content, members, housekeeping, clock, datadir)
     database.close()

@@ -22,6 +22,7 @@ from headrace.api.offload import Offload
 from headrace.api.routes import routes
 from headrace.api.schemas import Fields
 from headrace.api.traffic import Traffic
+from headrace.api.whereabouts import Whereabouts
 from headrace.db import engine as db
 from headrace.db import migrate
 from headrace.metrics import Metrics
@@ -30,9 +31,17 @@ from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
+from headrace.service.locations import LocationRules, Locations
+from headrace.service.stores import Stores
 from headrace.stores.arrivals import Arrivals
+from headrace.stores.base import Store
+from headrace.stores.destinations import Destinations, Rules
 from headrace.stores.filesystem import FilesystemStore
-from headrace.stores.registry import Registry
+from headrace.stores.http import HttpStore
+from headrace.stores.listed import ListedFiles
+from headrace.stores.mountpoints import MountPoints
+from headrace.stores.origin import Origins
+from headrace.stores.registry import Label, Registry
 from headrace.transfer import engine
 
 _log = logging.getLogger(__name__)
@@ -162,13 +171,18 @@ def build(conf: cfg.ConfigOpts) -> Application:
     migrate.prepare(database)
     database.close()  # no connection may cross the fork
     arrivals = Arrivals(config.offload_dir(conf)) if conf.headrace.upload_offload else None
-    stores = Registry([_filesystem_store(conf, arrivals)], default="file")
-    _test_zero_copy(config.image_dir(conf))
+    registry = _registry(conf, arrivals)
+    for directory in config.image_dirs(conf):
+        _test_zero_copy(directory)
     monitoring = Monitoring(_metrics(conf))
     fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
-    images = Images(database, stores, fields.check, limits, _now)
-    content = Content(database, stores, _upload_rules(conf), _now)
+    images = Images(database, registry, fields.check, limits, _now)
+    content = Content(database, registry, _upload_rules(conf), _now)
+    location_rules = LocationRules(
+        conf.image_location_quota, conf.do_secure_hash, conf.http_retries
+    )
+    locations = Locations(database, registry, images, location_rules, _upload_rules(conf), _now)
     authenticate = auth.everybody if conf.headrace.unauthenticated_ok else auth.this_machine
 
     gate = _Gate(authenticate, conf.max_request_id_length, monitoring.metrics.requests)
@@ -180,6 +194,9 @@ def build(conf: cfg.ConfigOpts) -> Application:
         content,
         Members(database, conf.image_member_quota, _now),
         Metadefs(database, _now),
+        locations,
+        Stores(database, registry, images, _now),
+        Whereabouts(registry, conf.show_image_direct_url, conf.show_multiple_locations),
         fields,
         _delivery(conf, monitoring.traffic),
         Offload(arrivals),
@@ -196,7 +213,7 @@ def build(conf: cfg.ConfigOpts) -> Application:
 
     def housekeeping() -> Housekeeping:
         lease = conf.headrace.upload_lease
-        return Housekeeping(database, stores, images, content, lease, _now)
+        return Housekeeping(database, registry, images, content, locations, lease, _now)
 
     return Application(app, database, housekeeping, monitoring)
 
@@ -208,7 +225,8 @@ def _now() -> datetime:
 
 def _make_state_dir(conf: cfg.ConfigOpts) -> None:
     """Make the state directory, if anything is to lie in it."""
-    if conf.database.connection and conf.glance_store.filesystem_store_datadir:
+    stores_elsewhere = config.backends(conf) or conf.glance_store.filesystem_store_datadir
+    if conf.database.connection and stores_elsewhere:
         return
     directory = config.state_dir(conf)
     try:
@@ -230,9 +248,54 @@ def _test_zero_copy(directory: str) -> None:
             _log.warning("bytes of %s are copied: %s", directory, fault)
 
 
-def _filesystem_store(conf: cfg.ConfigOpts, arrivals: Arrivals | None) -> FilesystemStore:
-    perm = config.file_perm(conf)
-    return FilesystemStore("file", config.image_dir(conf), file_perm=perm, arrivals=arrivals)
+def _registry(conf: cfg.ConfigOpts, arrivals: Arrivals | None) -> Registry:
+    """The stores, and the files that administrators may register in place."""
+    stores: list[Store]
+    labels: dict[str, Label] | None = None
+    default = "file"
+    if kinds := config.backends(conf):
+        default = conf.glance_store.default_backend
+        stores = [
+            _http_store(conf, each)
+            if kind == "http"
+            else _filesystem_store(conf, each, each, arrivals if each == default else None)
+            for each, kind in kinds.items()
+        ]
+        labels = {each: Label(conf[each].store_description, conf[each].weight) for each in kinds}
+    else:
+        stores = [_filesystem_store(conf, default, "glance_store", arrivals)]
+    directories = config.image_dirs(conf)
+    listed = ListedFiles("", conf.headrace.location_directories, directories)
+    return Registry(stores, default, labels, [listed])
+
+
+def _filesystem_store(
+    conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | None
+) -> FilesystemStore:
+    file = conf[group].filesystem_store_metadata_file
+    return FilesystemStore(
+        store_id,
+        config.image_dir(conf, group),
+        file_perm=config.file_perm(conf, group),
+        arrivals=arrivals,
+        mountpoints=MountPoints.read(file) if file else None,
+    )
+
+
+def _http_store(conf: cfg.ConfigOpts, store_id: str) -> HttpStore:
+    options = conf[store_id]
+    origins = Origins(
+        Destinations(_destination_rules(conf)),
+        cafile=options.https_ca_certificates_file,
+        insecure=options.https_insecure,
+        stall=conf.headrace.stall_timeout,
+    )
+    return HttpStore(store_id, origins)
+
+
+def _destination_rules(conf: cfg.ConfigOpts) -> Rules:
+    options = conf.import_filtering_opts
+    return Rules(**{name: tuple(options[name]) for name in options})
 
 
 def _metrics(conf: cfg.ConfigOpts) -> Metrics:

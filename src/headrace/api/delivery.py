@@ -19,6 +19,8 @@ uWSGI's file_wrapper sends the whole file whatever the descriptor's position.  I
 themselves.  They do not know the ``Content-Range`` that old clients send in requests, and judge
 conditions by validators of their own: such requests leave through the host, as above.
 
+Data that lies at an origin elsewhere is copied, whatever the host.
+
 Images have no validators (ETag, Last-Modified), so no ``If-Range`` can hold: the answer is whole.
 Apache adds a Last-Modified, and then judges by it.
 """
@@ -39,6 +41,8 @@ from headrace import errors
 from headrace.api import intake, ranges
 from headrace.api.traffic import Traffic
 from headrace.model import MIB, Image
+from headrace.stores.base import Data
+from headrace.stores.remote import Remote
 from headrace.transfer import engine
 from headrace.transfer.extent import Extent
 
@@ -85,9 +89,9 @@ class Delivery:
     per_client: int = 0
 
     def deliver(
-        self, req: falcon.Request, resp: falcon.Response, image: Image, extent: Extent
+        self, req: falcon.Request, resp: falcon.Response, image: Image, extent: Data
     ) -> None:
-        """Make the extent, or the range of it that was asked for, the response's body."""
+        """Make the data, or the range of it that was asked for, the response's body."""
         req.env[EXTENT] = extent
         self.traffic.begin_download(image, req.remote_addr, extent, self.per_client)
         size = extent.length
@@ -116,23 +120,30 @@ class Delivery:
         # falcon's annotation names read()'s parameter differently; PEP 3333 passes it by position.
         resp.stream = cast(Any, self._body(req.env, extent, asked is not None))
 
-    def _leave_to_front(self, req: falcon.Request, resp: falcon.Response, extent: Extent) -> bool:
-        """Name the file to the server in front, unless that would judge conditions by itself."""
-        if any(map(req.get_header, _CONDITIONS)):
-            return False
+    def _leave_to_front(self, req: falcon.Request, resp: falcon.Response, extent: Data) -> bool:
+        """Name the file to the server in front, unless that would judge conditions by itself.
+
+        It is told of one directory, that of the default store.
+        """
         inside, _, name = extent.path.rpartition("/")
+        if (
+            isinstance(extent, Remote)
+            or inside != self.image_dir
+            or any(map(req.get_header, _CONDITIONS))
+        ):
+            return False
         if self.mode is Mode.X_SENDFILE:
             # Its bytes as they are: mod_xsendfile reads no escapes, or is told not to.
             resp.set_header("X-Sendfile", os.fsencode(extent.path).decode("latin-1"))
-        elif inside == self.image_dir:
-            resp.set_header("X-Accel-Redirect", f"{self.accel_location}{quote(name)}")
         else:
-            return False
+            resp.set_header("X-Accel-Redirect", f"{self.accel_location}{quote(name)}")
         extent.leave_to_host("offloaded")
         return True
 
-    def _body(self, env: Environ, extent: Extent, ranged: bool) -> object:
+    def _body(self, env: Environ, extent: Data, ranged: bool) -> object:
         """The extent itself where the host can send a file, else what yields its bytes."""
+        if isinstance(extent, Remote):
+            return _Blocks(extent)
         if intake.BODY in env and self.mode is not Mode.COPY:
             return extent
         if self.mode is Mode.COPY or not engine.enabled():
@@ -157,13 +168,13 @@ class Delivery:
 
 
 class _Blocks:
-    """An Extent as an iterable of 1 MiB blocks: the copying loop of hosts that send no files.
+    """Data as an iterable of 1 MiB blocks: the copying loop of hosts that send no files.
 
     It has no ``read``, so that the framework does not hand it to a file_wrapper.  Raises
     FileTruncated when the file ends early: not every host compares a body with its Content-Length.
     """
 
-    def __init__(self, extent: Extent) -> None:
+    def __init__(self, extent: Data) -> None:
         self._extent = extent
 
     def __iter__(self) -> Iterator[bytes]:
@@ -182,15 +193,16 @@ class _Sent(_Blocks):
 
     def __init__(self, extent: Extent, connection: int, stall: float) -> None:
         super().__init__(extent)
+        self._file = extent
         self._sink = engine.Stream(connection, stall=stall)
 
     def __iter__(self) -> Iterator[bytes]:
         yield b""  # on which uWSGI sends the headers
         try:
-            engine.pump(self._extent, self._sink)
+            engine.pump(self._file, self._sink)
         except errors.Error as error:
             # uWSGI would take what is missing for sent.
-            _log.warning("answer cut short after %d bytes: %s", self._extent.sent, error)
+            _log.warning("answer cut short after %d bytes: %s", self._file.sent, error)
             engine.cut(self._sink)
 
 

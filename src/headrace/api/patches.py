@@ -12,6 +12,7 @@ _V21_OPS = {"add": ChangeOp.ADD, "replace": ChangeOp.REPLACE, "remove": ChangeOp
 _V20_OPS = {"add": ChangeOp.CREATE, "replace": ChangeOp.REPLACE, "remove": ChangeOp.REMOVE}
 
 Step = tuple[ChangeOp, str, dict[str, Any]]
+"""What is done, the pointer to what it is done to, and the operation as it came."""
 
 
 def changes(media_type: str, document: object) -> list[Change]:
@@ -20,10 +21,15 @@ def changes(media_type: str, document: object) -> list[Change]:
     ``media_type`` says the draft: in v2.1 a step is ``{"op", "path", "value"}``, in v2.0 the
     operation is the key and the path its value.
     """
+    return [_change(*step) for step in steps(media_type, document)]
+
+
+def steps(media_type: str, document: object) -> list[Step]:
+    """The operations of a patch, whatever they are done to; raises InvalidPatch."""
     if not isinstance(document, list):
         raise errors.InvalidPatch(reason="the body must be an array of operations")
     parse = _v21 if media_type == V21 else _v20
-    return [_change(*parse(step)) for step in document]
+    return [parse(step) for step in document]
 
 
 def _v21(step: object) -> Step:
@@ -32,7 +38,7 @@ def _v21(step: object) -> Step:
     op = step.get("op")
     if not isinstance(op, str) or op not in _V21_OPS:
         raise errors.InvalidPatch(reason=f"operation {op!r} is not add, replace or remove")
-    return _V21_OPS[op], _property(step.get("path")), step
+    return _V21_OPS[op], _pointer(step.get("path")), step
 
 
 def _v20(step: object) -> Step:
@@ -41,22 +47,29 @@ def _v20(step: object) -> Step:
     named = [name for name in _V20_OPS if name in step]
     if len(named) != 1:
         raise errors.InvalidPatch(reason="an operation has exactly one of add, replace, remove")
-    return _V20_OPS[named[0]], _property(step[named[0]]), step
+    return _V20_OPS[named[0]], _pointer(step[named[0]]), step
 
 
-def _change(op: ChangeOp, name: str, step: dict[str, Any]) -> Change:
+def _change(op: ChangeOp, pointer: str, step: dict[str, Any]) -> Change:
+    name = _property(pointer)
     if op is not ChangeOp.REMOVE and "value" not in step:
         raise errors.InvalidPatch(reason=f"the operation on {name} has no value")
     return Change(op, name, step.get("value"))
 
 
-def _property(pointer: object) -> str:
-    """The property that a JSON pointer of depth 1 names (RFC 6901)."""
+def _pointer(pointer: object) -> str:
+    """A JSON pointer (RFC 6901) without empty segments."""
     if not isinstance(pointer, str) or not pointer.startswith("/"):
         raise errors.InvalidPatch(reason=f"path {pointer!r} does not start with /")
     segment = pointer[1:]
     if not segment or segment.endswith("/") or "//" in segment:
         raise errors.InvalidPatch(reason=f"path {pointer!r} has an empty segment")
+    return pointer
+
+
+def _property(pointer: str) -> str:
+    """The property that a pointer of depth 1 names."""
+    segment = pointer[1:]
     if segment.split("/")[0] == "locations":
         raise errors.PropertyReserved(name="locations")
     if "/" in segment:

@@ -11,14 +11,19 @@ from headrace.api.handlers.health import HealthHandler
 from headrace.api.handlers.images import ImageHandler, ImagesHandler
 from headrace.api.handlers.members import MemberHandler, MembersHandler
 from headrace.api.handlers.tags import TagHandler
+from headrace.api.handlers.locations import LocationsHandler
+from headrace.api.handlers.stores import StoredImageHandler, StoresDetailHandler, StoresHandler
 from headrace.api.handlers.versions import RootHandler, SlashHandler, VersionsHandler
 from headrace.api.offload import Offload
 from headrace.api.schemas import Fields
 from headrace.api.traffic import Traffic
+from headrace.api.whereabouts import Whereabouts
 from headrace.service.content import Content
 from headrace.service.images import Images
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
+from headrace.service.locations import Locations
+from headrace.service.stores import Stores
 
 
 def routes(
@@ -26,6 +31,9 @@ def routes(
     content: Content,
     members: Members,
     metadefs: Metadefs,
+    locations: Locations,
+    stores: Stores,
+    whereabouts: Whereabouts,
     fields: Fields,
     delivery: Delivery,
     offload: Offload,
@@ -39,13 +47,14 @@ def routes(
     healthcheck_file: str,
 ) -> dict[str, object]:
     """Path template → handler."""
+    several = bool(stores.ids)
     return {
-        "/": RootHandler(falcon.HTTP_300, public_endpoint),
-        "/versions": VersionsHandler(falcon.HTTP_200, public_endpoint),
+        "/": RootHandler(falcon.HTTP_300, public_endpoint, several),
+        "/versions": VersionsHandler(falcon.HTTP_200, public_endpoint, several),
         "/v2": SlashHandler(),
         "/healthcheck": HealthHandler(healthcheck_file),
-        "/v2/images": ImagesHandler(images, default_limit, max_limit),
-        "/v2/images/{image_id}": ImageHandler(images),
+        "/v2/images": ImagesHandler(images, whereabouts, stores.ids, default_limit, max_limit),
+        "/v2/images/{image_id}": ImageHandler(images, locations, whereabouts),
         "/v2/images/{image_id}/file": FileHandler(content, delivery, offload, traffic, max_uploads),
         "/v2/images/{image_id}/members": MembersHandler(members),
         "/v2/images/{image_id}/members/{project}": MemberHandler(members),
@@ -53,6 +62,10 @@ def routes(
         "/v2/images/{image_id}/actions/deactivate": DeactivateHandler(images),
         "/v2/images/{image_id}/actions/reactivate": ReactivateHandler(images),
         **metadef_handlers.handlers(metadefs, default_limit, max_limit),
+        "/v2/images/{image_id}/locations": LocationsHandler(locations),
+        "/v2/info/stores": StoresHandler(stores),
+        "/v2/info/stores/detail": StoresDetailHandler(stores),
+        "/v2/stores/{store_id}/{image_id}": StoredImageHandler(stores),
         **schemas.handlers(fields),
         **monitoring,
     }

@@ -6,7 +6,7 @@ it; ``Fields.image_schema`` renders all of them in the form that the Image API's
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,11 @@ _Id = Annotated[str, Meta(pattern=UUID)]
 _Text255 = Annotated[str, Meta(max_length=255)]
 _LONGEST_VALUE = 65535  # bytes of UTF-8: a TEXT column of MySQL
 _Megas = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+class _Location(TypedDict):
+    url: _Text255
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,8 @@ def _image_fields(
         Field("file", str, "Path of the image's data", read_only=True),
         Field("schema", str, "Path of this schema", read_only=True),
         Field("direct_url", str, "Address of the data in its store", read_only=True),
+        Field("stores", str, "Stores that the data lies in, parted by commas", read_only=True),
+        Field("locations", list[_Location], "Addresses of the data in its stores"),
         # Clients offer an option for each of these and drop the option when the schema has it not.
         Field("architecture", _Text255, "Architecture of the processor it runs on", base=False),
         Field("os_distro", _Text255, "Distribution of the operating system", base=False),

@@ -16,7 +16,7 @@ import msgspec
 from headrace import errors
 from headrace.metrics import Metrics
 from headrace.model import Image
-from headrace.transfer.extent import Extent
+from headrace.stores.base import Data
 
 DOWN, UP = "download", "upload"
 
@@ -56,7 +56,7 @@ class Transfer:
         name: str | None,
         client: str,
         size: int | None = None,
-        extent: Extent | None = None,
+        extent: Data | None = None,
         way: str = "copy",
     ) -> None:
         self.number = number
@@ -102,7 +102,7 @@ class Traffic:
         self._under_way: dict[int, Transfer] = {}
         self._downloads: Counter[str] = Counter()  # by client
 
-    def begin_download(self, image: Image, client: str, extent: Extent, most: int = 0) -> None:
+    def begin_download(self, image: Image, client: str, extent: Data, most: int = 0) -> None:
         """Take note of a download, which is over when the extent is closed.
 
         Raises TooManyDownloads when the client has ``most`` under way already (0: any number).

@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 CURRENT = "2.17"
-SUPPORTED = ("2.15", "2.9", *(f"2.{minor}" for minor in range(7, -1, -1)))
+OF_SEVERAL_STORES = tuple(f"2.{minor}" for minor in range(13, 7, -1))
+SUPPORTED = ("2.15", *OF_SEVERAL_STORES, *(f"2.{minor}" for minor in range(7, -1, -1)))
 
 _VERSION_SEGMENT = re.compile(r"v[0-9]+(\.[0-9]+)?")
 _KNOWN = frozenset({"v2", f"v{CURRENT}", *(f"v{number}" for number in SUPPORTED)})
@@ -14,16 +15,21 @@ MEDIA_TYPE = "application/vnd.openstack.images-"
 _VERSION_TYPE = re.compile(re.escape(MEDIA_TYPE) + r"(v[0-9]+(?:\.[0-9]+)?)")
 
 
-def document(base: str) -> dict[str, object]:
-    """The versions document; ``base`` is scheme, host and prefix of the service's address."""
+def document(base: str, several: bool) -> dict[str, object]:
+    """The versions document; ``base`` is scheme, host and prefix of the service's address.
+
+    Of the versions that stand for several stores only 2.9 is there where there is one.
+    """
     links = [{"rel": "self", "href": f"{base.rstrip('/')}/v2/"}]
 
     def entry(number: str) -> dict[str, object]:
         status = "CURRENT" if number == CURRENT else "SUPPORTED"
         return {"id": f"v{number}", "status": status, "links": links}
 
-    first, second, *older = SUPPORTED
-    return {"versions": [entry(number) for number in (first, second, CURRENT, *older)]}
+    first, *stores = SUPPORTED[: 1 + len(OF_SEVERAL_STORES)]
+    stores = stores if several else ["2.9"]
+    older = SUPPORTED[1 + len(OF_SEVERAL_STORES) :]
+    return {"versions": [entry(number) for number in (first, *stores, CURRENT, *older)]}
 
 
 def resolve(environ: dict[str, Any]) -> None:

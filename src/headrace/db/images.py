@@ -154,18 +154,30 @@ def data_deleted(connection: Connection, image_id: str) -> None:
     )
 
 
-def undeleted_data(database: Database) -> dict[str, list[Location]]:
-    """Image id → where the data of deleted images is that a crash left in its stores.
+def undeleted_data(database: Database, before: datetime) -> dict[str, list[Location]]:
+    """Image id → where data is that was given up and that a crash left in its stores.
 
-    An image that is itself pending_delete waits for a Glance's scrubber and is not among them.
+    All data of deleted images, and of others what was given up ``before`` a time: a deletion of the
+    last moments may still be under way.  An image that is itself pending_delete waits for a
+    Glance's scrubber and is not among them, nor is a place where the image has data again.
     """
+    again = image_locations.alias("again")
     statement = (
         sa.select(image_locations.c.image_id, image_locations.c.value, image_locations.c.meta_data)
         .join(images, images.c.id == image_locations.c.image_id)
         .where(
             image_locations.c.status == Status.PENDING_DELETE.value,
             unindexed(image_locations.c.deleted == sa.true()),
-            images.c.status == Status.DELETED.value,
+            (images.c.status == Status.DELETED.value)
+            | (
+                (images.c.status != Status.PENDING_DELETE.value)
+                & (image_locations.c.deleted_at < before)
+            ),
+            ~sa.exists().where(
+                again.c.image_id == image_locations.c.image_id,
+                again.c.value == image_locations.c.value,
+                unindexed(again.c.deleted == sa.false()),
+            ),
         )
         .order_by(image_locations.c.id)
     )

@@ -2,7 +2,9 @@
 
 An upload is a lease (table ``headrace_uploads``) on an image that is ``saving``.  The claim makes
 both in one transaction and the activation ends both in one; a ``saving`` image without a lease is
-being uploaded through a Glance beside us and is never touched.
+being uploaded through a Glance beside us and is never touched.  The data of a location that is
+hashed before the image becomes active is an upload, too, of an image that is ``importing``; a lease
+on an active image is of hashing that goes on behind it.
 """
 
 from collections.abc import Callable, Collection
@@ -33,13 +35,25 @@ class Lease:
 
 
 @transaction
-def claim(connection: Connection, image: Image, upload_id: str, worker: str, now: datetime) -> None:
-    """Take a queued image for an upload: it becomes ``saving``, with a lease of ``worker``.
+def claim(
+    connection: Connection,
+    image: Image,
+    upload_id: str,
+    worker: str,
+    now: datetime,
+    status: Status = Status.SAVING,
+) -> None:
+    """Take a queued image for an upload: it gets ``status`` and a lease of ``worker``.
 
     Raises ImageChanged for everybody but the first, and when what was checked (the formats above
     all) is no longer so; ImageNotFound when the image was deleted.
     """
-    compare_and_set(connection, image, {"status": Status.SAVING.value, "updated_at": now})
+    compare_and_set(connection, image, {"status": status.value, "updated_at": now})
+    lease(connection, image, upload_id, worker, now)
+
+
+def lease(connection: Connection, image: Image, upload_id: str, worker: str, now: datetime) -> None:
+    """Note that ``worker`` is at work on the image; raises StatusConflict when somebody is."""
     try:
         connection.execute(
             sa.insert(uploads),
@@ -65,6 +79,7 @@ def activate(
     os_hash_algo: str,
     os_hash_value: str,
     now: datetime,
+    status: Status = Status.SAVING,
 ) -> None:
     """End an upload well: the image is ``active`` and has its data at ``location``.
 
@@ -72,13 +87,13 @@ def activate(
     status was lost; then nothing has changed, and ``release`` cleans up.
     """
     try:
-        if not _end(connection, image_id, upload_id):
+        if not end(connection, image_id, upload_id):
             raise _lost(connection, image_id)
         insert_location(connection, image_id, location, now)
         move_on(
             connection,
             image_id,
-            Status.SAVING,
+            status,
             {
                 "status": Status.ACTIVE.value,
                 "size": size,
@@ -109,7 +124,7 @@ def release(
     called, perhaps more than once, only when no other upload can have published it, and before
     another one can begin.
     """
-    if _end(connection, image_id, upload_id):
+    if end(connection, image_id, upload_id):
         _queue_again(connection, image_id, now)
     if discard is not None and _is_nobodys(connection, image_id):
         discard()
@@ -127,7 +142,7 @@ def expire(
 
     ``discard`` as for ``release``.  Returns whether the upload was taken back.
     """
-    if not _end(connection, lease.image_id, lease.upload_id, lease.heartbeat):
+    if not end(connection, lease.image_id, lease.upload_id, lease.heartbeat):
         return False
     _queue_again(connection, lease.image_id, now)
     if discard is not None and _is_nobodys(connection, lease.image_id):
@@ -158,7 +173,7 @@ def leases(database: Database) -> list[Lease]:
         ]
 
 
-def _end(
+def end(
     connection: Connection, image_id: str, upload_id: str, heartbeat: datetime | None = None
 ) -> bool:
     """Delete a lease; False when there is no such one (any more)."""
@@ -175,7 +190,7 @@ def _queue_again(connection: Connection, image_id: str, now: datetime) -> None:
         sa.update(images)
         .where(
             images.c.id == image_id,
-            images.c.status == Status.SAVING.value,
+            images.c.status.in_([Status.SAVING.value, Status.IMPORTING.value]),
             images.c.deleted == sa.false(),
         )
         .values(

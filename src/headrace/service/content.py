@@ -2,23 +2,22 @@
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from headrace import errors
 from headrace.db import images as rows
-from headrace.db import uploads
+from headrace.db import locations, uploads
 from headrace.db.engine import Database
 from headrace.model import Image, Location, Status
 from headrace.service import formats, policy, workers
 from headrace.service.context import Context
 from headrace.service.images import Clock, afresh
-from headrace.stores.base import Writer
+from headrace.stores.base import Data, Store, Writer
 from headrace.stores.registry import Registry
 from headrace.transfer.digest import Follower
 from headrace.transfer.engine import How, Progress, Source, pump_all
-from headrace.transfer.extent import Extent
 
 _log = logging.getLogger(__name__)
 
@@ -81,18 +80,26 @@ class Content:
         self._clock = clock
         self._active: set[str] = set()
 
-    def download(self, context: Context, image_id: str) -> tuple[Image, Extent | None]:
-        """The image and its whole data; no Extent when there is no data.
+    def download(
+        self, context: Context, image_id: str, preferred: Sequence[str] = ()
+    ) -> tuple[Image, Data | None]:
+        """The image and its whole data; None when there is no data.
 
-        Locations are tried in order, the first that opens wins.  Raises ImageNotFound, Forbidden
-        (deactivated), StoreCorrupt (the file's size is not the image's).
+        Locations are tried in order, those in ``preferred`` stores first, and the first that opens
+        wins.  Raises UnknownStore, ImageNotFound, Forbidden (deactivated), StoreCorrupt (the data's
+        size is not the image's).
         """
+        for store_id in preferred:
+            self._stores.chosen(store_id)
         image = rows.show_for_download(self._database, image_id, context.viewer)
         policy.require_download(context, image)
         failure: errors.Error | None = None
-        for location in image.locations:
+        for location in self._stores.ordered(image.locations, preferred):
             try:
-                return image, self._open(image, location)
+                data = self._open(image, location)
+                if self._stores.several and location not in image.locations:
+                    locations.mend(self._database, image.id, location, self._clock())
+                return image, data
             except errors.NotFound:
                 _log.error("the data of image %s is missing in its store", image_id)
             except errors.Error as error:
@@ -101,15 +108,15 @@ class Content:
             raise failure
         return image, None
 
-    def _open(self, image: Image, location: Location) -> Extent:
-        extent = self._stores.for_location(location).open(location.url)
-        if extent.length != image.size:
-            found = extent.length
-            extent.close()
+    def _open(self, image: Image, location: Location) -> Data:
+        data = self._stores.for_location(location).open(location.url)
+        if data.length != image.size:
+            found = data.length
+            data.close()
             raise errors.StoreCorrupt(
                 image_id=image.id, reason=f"{found} bytes instead of {image.size}"
             )
-        return extent
+        return data
 
     def upload(
         self,
@@ -118,30 +125,39 @@ class Content:
         body: Body,
         announced: int | None = None,
         progress: Progress | None = None,
+        store_id: str | None = None,
     ) -> How | None:
         """Take ``body`` as the data of a queued image and make the image active; how it was moved,
         None if it was there already.
 
         ``announced`` is the size the caller promised, in bytes; ``progress(total)`` is told of the
-        bytes there so far.  After any failure the image is
-        queued again (or gone), and the store holds nothing of it.  Raises ImageNotFound, Forbidden,
-        FormatsNotSet, StatusConflict, ImageTooLarge, SizeMismatch, FormatMismatch, UnsafeImage,
-        StoreFull, StoreUnwritable, DataExists, ImageGone and the TransferErrors.
+        bytes there so far; ``store_id`` is the store that the caller chose.  After any failure the
+        image is queued again (or gone), and the store holds nothing of it.  Raises UnknownStore,
+        StoreReadOnly, ImageNotFound, Forbidden, FormatsNotSet, StatusConflict, ImageTooLarge,
+        SizeMismatch, FormatMismatch, UnsafeImage, StoreFull, StoreUnwritable, DataExists, ImageGone and the
+        TransferErrors.
         """
+        store = self._stores.chosen(store_id)
         upload_id = str(uuid.uuid4())
         image = afresh(lambda: self._claim(context, image_id, upload_id, body, announced))
         self._active.add(upload_id)
         try:
-            return self._store(image, upload_id, body, announced, progress or _nothing)
+            return self._store(image, store, upload_id, body, announced, progress or _nothing)
         finally:
             self._active.discard(upload_id)
 
     def check_upload(
-        self, context: Context, image_id: str, length: int | None, announced: int | None
+        self,
+        context: Context,
+        image_id: str,
+        length: int | None,
+        announced: int | None,
+        store_id: str | None = None,
     ) -> None:
         """Raises what ``upload`` would of a body of ``length`` bytes, as far as can be foreseen."""
+        store = self._stores.chosen(store_id)
         image = self._look_before_upload(context, image_id, length, announced)
-        self._stores.default.create(image.id, announced if length is None else length).abort()
+        store.create(image.id, announced if length is None else length).abort()
 
     def active_uploads(self) -> list[str]:
         """The ids of the uploads that are going on in this process."""
@@ -175,6 +191,7 @@ class Content:
     def _store(
         self,
         image: Image,
+        store: Store,
         upload_id: str,
         body: Body,
         announced: int | None,
@@ -183,9 +200,10 @@ class Content:
         """From a claimed image to an active one, or back to a queued one."""
         writer: Writer | None = None
         try:
-            writer = self._writer(image.id, body, announced)
+            writer = _writer(store, image.id, body, announced)
             landed = self._land(image, writer, body, announced, progress)
-            self._activate(image.id, upload_id, writer.commit(), landed)
+            place = self._stores.place(store, writer.commit())
+            self._activate(image.id, upload_id, place, landed)
             return landed.how
         except BaseException as failure:
             # BaseException: a worker told to quit must not leave the image in saving either.
@@ -196,19 +214,13 @@ class Content:
             if writer is not None:
                 writer.abort()
 
-    def _writer(self, image_id: str, body: Body, announced: int | None) -> Writer:
-        store = self._stores.default
-        if body.file is not None and (adopted := store.adopt(image_id, body.file)) is not None:
-            return adopted
-        return store.create(image_id, announced if body.length is None else body.length)
-
-    def _activate(self, image_id: str, upload_id: str, url: str, landed: _Landed) -> None:
+    def _activate(self, image_id: str, upload_id: str, location: Location, landed: _Landed) -> None:
         algorithm = self._rules.hashing_algorithm
         uploads.activate(
             self._database,
             image_id,
             upload_id,
-            location=Location(url),
+            location=location,
             size=landed.size,
             virtual_size=landed.virtual_size,
             checksum=landed.digests["md5"] if self._rules.legacy_checksum else None,
@@ -290,6 +302,12 @@ class Content:
         if self._rules.legacy_checksum and "md5" not in names:
             names.append("md5")
         return names
+
+
+def _writer(store: Store, image_id: str, body: Body, announced: int | None) -> Writer:
+    if body.file is not None and (adopted := store.adopt(image_id, body.file)) is not None:
+        return adopted
+    return store.create(image_id, announced if body.length is None else body.length)
 
 
 def _nothing(total: int) -> None:

@@ -13,6 +13,7 @@ from headrace.db.engine import Database
 from headrace.service import workers
 from headrace.service.content import Content
 from headrace.service.images import Clock, Images
+from headrace.service.locations import Locations
 from headrace.stores.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Housekeeping:
         stores: Registry,
         images: Images,
         content: Content,
+        locations: Locations,
         lease: float,
         clock: Clock,
     ) -> None:
@@ -40,6 +42,7 @@ class Housekeeping:
         self._content = content
         self._lease = lease
         self._clock = clock
+        self._locations = locations
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -64,20 +67,23 @@ class Housekeeping:
                 discard = self._discarder(lease.image_id)
                 if uploads.expire(self._database, lease, now, discard=discard):
                     _log.warning("upload of image %s was interrupted", lease.image_id)
-        for image_id, locations in rows.undeleted_data(self._database).items():
+                    self._locations.resume(lease.image_id)
+        for image_id, locations in rows.undeleted_data(self._database, alive_since).items():
             self._images.delete_data(image_id, locations)
 
     def beat(self) -> None:
         """Say that the uploads of this process are alive."""
-        uploads.beat(self._database, self._content.active_uploads(), self._clock())
+        active = [*self._content.active_uploads(), *self._locations.active()]
+        uploads.beat(self._database, active, self._clock())
 
     def _discarder(self, image_id: str) -> Callable[[], None]:
         """A function that removes what an upload of the image may have published."""
 
         def remove() -> None:
-            store = self._stores.default
-            with contextlib.suppress(errors.NotFound):
-                store.delete(store.url(image_id))
+            for store in self._stores.all():
+                if store.writable:
+                    with contextlib.suppress(errors.NotFound):
+                        store.delete(store.url(image_id))
 
         return remove
 

@@ -1,6 +1,7 @@
 """/v2/images/{image_id}/file: the data."""
 
 import threading
+from collections.abc import Sequence
 
 import falcon
 
@@ -8,7 +9,7 @@ from headrace import errors
 from headrace.api import intake
 from headrace.api.delivery import Delivery
 from headrace.api.offload import ArrivedBody, Offload, is_question
-from headrace.api.requests import media_type
+from headrace.api.requests import media_type, query_pairs
 from headrace.api.traffic import Traffic
 from headrace.service.content import Body, Content
 from headrace.transfer import engine
@@ -33,11 +34,11 @@ class FileHandler:
         self._uploads = threading.BoundedSemaphore(max_uploads)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
-        image, extent = self._content.download(req.context.caller, image_id)
-        if extent is None:
+        image, data = self._content.download(req.context.caller, image_id, _preferred(req))
+        if data is None:
             resp.status = falcon.HTTP_204
         else:
-            self._delivery.deliver(req, resp, image, extent)
+            self._delivery.deliver(req, resp, image, data)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         resp.status = falcon.HTTP_204
@@ -69,7 +70,7 @@ class FileHandler:
         size = announced if body.length is None else body.length
         with self._traffic.upload(image_id, req.remote_addr, size, way) as transfer:
             how = self._content.upload(
-                req.context.caller, image_id, body, announced, transfer.advance
+                req.context.caller, image_id, body, announced, transfer.advance, _store_id(req)
             )
             if how is not None:
                 transfer.went(how)
@@ -78,7 +79,8 @@ class FileHandler:
         """Let an upload's body be written to a file; raises whatever would refuse the upload."""
         media_type(req, "application/octet-stream")
         length = self._offload.permit(req.env)
-        self._content.check_upload(req.context.caller, image_id, length, _announced_size(req))
+        announced, store_id = _announced_size(req), _store_id(req)
+        self._content.check_upload(req.context.caller, image_id, length, announced, store_id)
 
 
 def _announced_size(req: falcon.Request) -> int | None:
@@ -88,3 +90,16 @@ def _announced_size(req: falcon.Request) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise errors.BadRequest(reason="x-openstack-image-size is not a number of bytes")
     return int(text)
+
+
+def _store_id(req: falcon.Request) -> str | None:
+    """The store that an upload is for, if its sender says so."""
+    return req.get_header("x-image-meta-store")
+
+
+def _preferred(req: falcon.Request) -> Sequence[str]:
+    """The stores that a download would rather be from."""
+    if not req.query_string:
+        return ()
+    chosen = dict(query_pairs(req)).get("prefer", "")
+    return [store_id for each in chosen.split(",") if (store_id := each.strip())]

@@ -7,15 +7,19 @@ from headrace.api import versions
 
 
 class VersionsHandler:
-    """The versions document; ``base`` is public_endpoint, None for the request's own address."""
+    """The versions document; ``base`` is public_endpoint, None for the request's own address.
 
-    def __init__(self, status: str, base: str | None) -> None:
+    ``several`` is whether there are several stores, which some versions stand for.
+    """
+
+    def __init__(self, status: str, base: str | None, several: bool) -> None:
         self._status = status
         self._base = base
+        self._several = several
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.status = self._status
-        resp.data = msgspec.json.encode(versions.document(self._base or req.prefix))
+        resp.data = msgspec.json.encode(versions.document(self._base or req.prefix, self._several))
 
 
 class RootHandler(VersionsHandler):

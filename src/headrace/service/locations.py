@@ -1,0 +1,390 @@
+"""Locations that callers name: data that stays where it is, for an image to be served from.
+
+Who may name what (the contract of the Image API, and OSSA-2014-041, 2015-002, 2016-006 behind it):
+http and https addresses that pass the filter, where there is a store for them; files below the
+directories that the operator lists, for administrators; nothing else.  Why an address was refused,
+or what was found there, is never told.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from headrace import errors
+from headrace.db import images as rows
+from headrace.db import locations, uploads
+from headrace.db.engine import Database
+from headrace.model import Image, Location, Status, Viewer
+from headrace.service import formats, workers
+from headrace.service.content import UploadRules
+from headrace.service.context import Context
+from headrace.service.hashing import Stopped, hash_data
+from headrace.service.images import ChangeOp, Clock, Images, afresh
+from headrace.stores.base import Data
+from headrace.stores.registry import Registry
+from headrace.transfer.extent import Extent
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_URL = 255
+_HASHES_AT_A_TIME = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """What a caller says the data's hashes are."""
+
+    os_hash_algo: str
+    os_hash_value: str
+    checksum: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A location as a caller names it."""
+
+    url: str
+    metadata: dict[str, object]
+    hashes: Hashes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocationChange:
+    """One step of an update of locations.
+
+    ADD has one in ``named``; REPLACE has all of them; REMOVE has none.  ``position`` is where,
+    None for the end.
+    """
+
+    op: ChangeOp
+    named: tuple[Named, ...] = ()
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocationRules:
+    """What locations must keep to: how many an image may have (negative: any number), whether
+    their data is hashed, and how often that is tried again."""
+
+    quota: int
+    hashing: bool
+    retries: int
+
+
+class Locations:
+    """The locations of the images of one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        images: Images,
+        rules: LocationRules,
+        upload_rules: UploadRules,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._images = images
+        self._rules = rules
+        self._upload_rules = upload_rules
+        self._clock = clock
+        self._active: set[str] = set()
+        self._turns = threading.BoundedSemaphore(_HASHES_AT_A_TIME)
+
+    def show(self, context: Context, image_id: str) -> Sequence[Location]:
+        """Where the image's data lies; raises ImageNotFound, Forbidden."""
+        image = rows.show(self._database, image_id, context.viewer)
+        if not context.is_admin:
+            raise errors.Forbidden(reason="only an administrator is told of locations")
+        return self._registry.ordered(image.locations)
+
+    def add(self, context: Context, image_id: str, named: Named) -> None:
+        """Give a queued image its data by naming its place; it is hashed in the background.
+
+        With hashes to compare with, the image becomes active when they are found right, otherwise
+        at once.  Raises ImageNotFound, Forbidden, StatusConflict, InvalidLocation, FormatsNotSet,
+        FormatMismatch, UnsafeImage, ImageTooLarge.
+        """
+        afresh(lambda: self._add(context, image_id, named))
+
+    def _add(self, context: Context, image_id: str, named: Named) -> None:
+        image = self._changeable(context, image_id)
+        _require(image, Status.QUEUED)
+        location = self._checked(context, named)
+        after = self._filled(image, location, None if self._rules.hashing else named.hashes)
+        upload_id, worker = str(uuid.uuid4()), workers.identity()
+        if not self._rules.hashing:
+            locations.save(self._database, image, after)
+            return
+        if named.hashes is None:
+            locations.save(self._database, image, after, upload_id, worker)
+            self._begin(upload_id, lambda: self._hash_behind(after, location, upload_id))
+            return
+        now, status = self._clock(), Status.IMPORTING
+        uploads.claim(self._database, image, upload_id, worker, now, status)
+        expected = named.hashes
+        self._begin(upload_id, lambda: self._hash_before(after, location, upload_id, expected))
+
+    def update(self, context: Context, image_id: str, changes: Sequence[LocationChange]) -> Image:
+        """Apply ``changes`` in order and save them at once, or nothing at all.
+
+        A queued image becomes active with its first location.  What is removed is removed from its
+        store.  Raises as ``add``, and LastLocation, Conflict (hashes), QuotaExceeded, BadRequest.
+        """
+        gone = afresh(lambda: self._update(context, image_id, changes))
+        for location in gone:
+            self._images.delete_data(image_id, [location])
+        return self._images.show(context, image_id)
+
+    def _update(
+        self, context: Context, image_id: str, changes: Sequence[LocationChange]
+    ) -> list[Location]:
+        before = self._changeable(context, image_id)
+        after = before
+        for change in changes:
+            if change.op is ChangeOp.REMOVE:
+                after = self._without(context, after, change.position)
+            elif change.op is ChangeOp.REPLACE:
+                after = self._replaced(context, after, change.named)
+            else:
+                after = self._with(context, after, change.named[0], change.position)
+        if after.locations == before.locations:
+            return []
+        locations.save(self._database, before, replace(after, updated_at=self._clock()))
+        kept = {each.url for each in after.locations}
+        return [each for each in before.locations if each.url not in kept]
+
+    def active(self) -> list[str]:
+        """The leases of the hashing that goes on in this process."""
+        return list(self._active)
+
+    def resume(self, image_id: str) -> None:
+        """Hash an image's data that a process left unhashed when it died."""
+        try:
+            image = rows.show(self._database, image_id, _EVERYBODY.viewer)
+        except errors.ImageNotFound:
+            return
+        if image.status is not Status.ACTIVE or image.os_hash_value or not image.locations:
+            return
+        upload_id = str(uuid.uuid4())
+        try:
+            locations.save(self._database, image, image, upload_id, workers.identity())
+        except (errors.Conflict, errors.ImageNotFound):
+            return  # somebody else is at it
+        location = image.locations[0]
+        self._begin(upload_id, lambda: self._hash_behind(image, location, upload_id))
+
+    # --- what may be named
+
+    def _changeable(self, context: Context, image_id: str) -> Image:
+        image = self._images.show(context, image_id)
+        if not context.is_admin and (image.owner is None or image.owner != context.project_id):
+            raise errors.Forbidden(reason="only its owner names an image's locations")
+        return image
+
+    def _checked(self, context: Context, named: Named) -> Location:
+        """The location that a caller names; raises InvalidLocation."""
+        store = self._registry.find(Location(named.url))
+        if store is None or len(named.url) > _LONGEST_URL:
+            raise errors.InvalidLocation()
+        if not self._registry.listed(store) and not context.is_admin:
+            raise errors.InvalidLocation()
+        if not all(isinstance(each, (str, list, dict)) for each in named.metadata.values()):
+            raise errors.InvalidLocation()
+        store.check(named.url)
+        return self._registry.mended(Location(named.url, named.metadata), store)
+
+    def _open(self, location: Location) -> Data:
+        """The data at a location that has been checked; raises InvalidLocation without it."""
+        try:
+            data = self._registry.for_location(location).open(location.url)
+        except errors.Error as error:
+            _log.info("a location was refused: %s", error)
+            raise errors.InvalidLocation() from None
+        if data.length > 0:
+            return data
+        data.close()
+        raise errors.InvalidLocation()
+
+    def _filled(self, image: Image, location: Location, hashes: Hashes | None) -> Image:
+        """The queued image with its first location, active."""
+        if not image.disk_format or not image.container_format:
+            raise errors.FormatsNotSet(image_id=image.id)
+        rules = self._upload_rules
+        data = self._open(location)
+        try:
+            if data.length > rules.size_cap:
+                raise errors.ImageTooLarge(cap=rules.size_cap)
+            virtual_size = None
+            if isinstance(data, Extent):  # an origin's data cannot be sought in
+                virtual_size = formats.inspect(
+                    data.fd,
+                    data.length,
+                    image.container_format,
+                    image.disk_format,
+                    require_match=rules.require_format_match,
+                    vmdk_allowed_types=rules.vmdk_allowed_types,
+                    gpt_safety_nonfatal=rules.gpt_safety_nonfatal,
+                )
+            size = data.length
+        finally:
+            data.close()
+        return replace(
+            image,
+            status=Status.ACTIVE,
+            size=size,
+            virtual_size=virtual_size,
+            checksum=hashes.checksum if hashes else None,
+            os_hash_algo=hashes.os_hash_algo if hashes else None,
+            os_hash_value=hashes.os_hash_value if hashes else None,
+            locations=(location,),
+            updated_at=self._clock(),
+        )
+
+    def _with(self, context: Context, image: Image, named: Named, position: int | None) -> Image:
+        if position is not None and position > len(image.locations):
+            raise errors.BadRequest(reason="there is no such position among the locations")
+        wanted = len(image.locations) + 1
+        if 0 <= self._rules.quota < wanted:
+            raise errors.QuotaExceeded(
+                quota="image_location_quota", limit=self._rules.quota, wanted=wanted
+            )
+        location = self._checked(context, named)
+        if any(each.url == location.url for each in image.locations):
+            raise errors.BadRequest(reason="the image has this location already")
+        if image.status is Status.QUEUED:
+            self._check_hashes(named.hashes)
+            return self._filled(image, location, named.hashes)
+        _require(image, Status.ACTIVE)
+        if named.hashes is not None:
+            raise errors.Conflict(reason="the hashes of an image with data are known")
+        data = self._open(location)
+        data.close()
+        if data.length != image.size:
+            raise errors.InvalidLocation()
+        return replace(image, locations=(*image.locations, location))
+
+    def _replaced(self, context: Context, image: Image, named: tuple[Named, ...]) -> Image:
+        """Other metadata for the same locations, or the first ones."""
+        if not named:
+            raise errors.LastLocation(image_id=image.id)
+        if not image.locations:
+            for each in named:
+                image = self._with(context, image, each, None)
+            return image
+        _require(image, Status.ACTIVE)
+        wanted = {each.url: each for each in named}
+        if len(wanted) != len(named) or wanted.keys() != {each.url for each in image.locations}:
+            raise errors.BadRequest(reason="other locations cannot take the place of these")
+        return replace(
+            image,
+            locations=tuple(
+                self._registry.mended(Location(each.url, wanted[each.url].metadata))
+                for each in image.locations
+            ),
+        )
+
+    def _without(self, context: Context, image: Image, position: int | None) -> Image:
+        if not context.is_admin:
+            raise errors.Forbidden(reason="only an administrator removes a location")
+        _require(image, Status.ACTIVE)
+        shown = list(self._registry.ordered(image.locations))
+        index = len(shown) - 1 if position is None else position
+        if not 0 <= index < len(shown):
+            raise errors.BadRequest(reason="there is no such position among the locations")
+        if len(shown) == 1:
+            raise errors.LastLocation(image_id=image.id)
+        gone = shown[index].url
+        return replace(image, locations=tuple(x for x in image.locations if x.url != gone))
+
+    def _check_hashes(self, hashes: Hashes | None) -> None:
+        """The hash that is taken on trust must be of the service's own kind."""
+        if hashes and hashes.os_hash_algo != self._upload_rules.hashing_algorithm:
+            raise errors.Conflict(reason="os_hash_algo is not the service's hashing_algorithm")
+
+    # --- hashing in the background
+
+    def _begin(self, upload_id: str, work: Callable[[], None]) -> None:
+        self._active.add(upload_id)
+
+        def run() -> None:
+            try:
+                with self._turns:
+                    work()
+            except errors.Error as error:
+                _log.warning("the data of a location was not hashed: %s", error)
+            except Exception:
+                _log.exception("the data of a location was not hashed")
+            finally:
+                self._active.discard(upload_id)
+
+        threading.Thread(target=run, name="hashing", daemon=True).start()
+
+    def _hash_behind(self, image: Image, location: Location, upload_id: str) -> None:
+        """Hash the data of an image that is active already."""
+        rules = self._upload_rules
+        names = {rules.hashing_algorithm} | ({"md5"} if rules.legacy_checksum else set())
+        digests = self._digests(image, location, names)
+        found: dict[str, str] = {}
+        if digests:
+            found["os_hash_algo"] = rules.hashing_algorithm
+            found["os_hash_value"] = digests[rules.hashing_algorithm]
+            if rules.legacy_checksum:
+                found["checksum"] = digests["md5"]
+        locations.hashed(self._database, image.id, upload_id, found, self._clock())
+
+    def _hash_before(
+        self, image: Image, location: Location, upload_id: str, expected: Hashes
+    ) -> None:
+        """Hash the data, and make the image active if it is what it is said to be."""
+        digests = self._digests(image, location, {expected.os_hash_algo})
+        if digests.get(expected.os_hash_algo) != expected.os_hash_value.lower():
+            _log.warning("the data named for image %s is not what it was said to be", image.id)
+            uploads.release(self._database, image.id, upload_id, self._clock())
+            return
+        uploads.activate(
+            self._database,
+            image.id,
+            upload_id,
+            location=location,
+            size=image.size or 0,
+            virtual_size=image.virtual_size,
+            checksum=None,
+            os_hash_algo=expected.os_hash_algo,
+            os_hash_value=expected.os_hash_value.lower(),
+            now=self._clock(),
+            status=Status.IMPORTING,
+        )
+
+    def _digests(self, image: Image, location: Location, names: set[str]) -> dict[str, str]:
+        """The data's digests by algorithm; none when it cannot be read, or is not needed."""
+        for attempt in range(self._rules.retries + 1):
+            try:
+                data = self._registry.for_location(location).open(location.url)
+                if data.length != image.size:
+                    data.close()
+                    raise errors.StoreCorrupt(image_id=image.id, reason="its size has changed")
+                return hash_data(data, names, lambda: self._is_there(image.id))
+            except Stopped:
+                return {}
+            except errors.Error as error:
+                _log.warning("hashing image %s, attempt %d: %s", image.id, attempt + 1, error)
+        return {}
+
+    def _is_there(self, image_id: str) -> bool:
+        try:
+            rows.show_for_download(self._database, image_id, _EVERYBODY.viewer)
+        except errors.ImageNotFound:
+            return False
+        return True
+
+
+_EVERYBODY = Context(Viewer(is_admin=True))
+
+
+def _require(image: Image, status: Status) -> None:
+    if image.status is not status:
+        raise errors.StatusConflict(image_id=image.id, status=image.status, expected=status)
