@@ -24,6 +24,35 @@ SETTINGS: dict[tuple[str, str], object] = {
     ("DEFAULT", "api_limit_max"): 5,
 }
 
+FAST, CHEAP = "{directory}/fast", "{directory}/cheap"
+SEVERAL_STORES: dict[tuple[str, str], object] = {
+    ("DEFAULT", "enabled_backends"): {"fast": "file", "cheap": "file", "web": "http"},
+    ("glance_store", "default_backend"): "fast",
+    ("fast", "filesystem_store_datadir"): FAST,
+    ("fast", "store_description"): "Solid state",
+    ("fast", "weight"): 10,
+    ("cheap", "filesystem_store_datadir"): CHEAP,
+}
+SETTINGS_OF: dict[str, dict[tuple[str, str], object]] = {
+    "stores": SEVERAL_STORES,
+    "locations": SEVERAL_STORES
+    | {
+        ("DEFAULT", "show_image_direct_url"): True,
+        ("DEFAULT", "show_multiple_locations"): True,
+        ("headrace", "location_directories"): ["{directory}/listed"],
+    },
+}
+"""Of a file of gabbits/ that wants others; ``{directory}`` is one of its own."""
+
+
+def settings_of(name: str, directory: Path) -> dict[tuple[str, str], object]:
+    def placed(value: object) -> object:
+        if isinstance(value, list):
+            return list(map(placed, value))
+        return value.format(directory=directory) if isinstance(value, str) else value
+
+    return {key: placed(value) for key, value in SETTINGS_OF.get(name, {}).items()}
+
 
 class Data(base.ResponseHandler):  # type: ignore[misc]
     """``response_data``: the whole body, which gabbi leaves as bytes when it is no text."""
@@ -48,13 +77,17 @@ class Patch(jsonhandler.JSONHandler):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("file", GABBITS, ids=lambda file: file.stem)
-def test_api(file: Path, tmp_path: Path) -> None:
+def test_api(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "listed").mkdir()
+    (tmp_path / "listed" / "image.img").write_bytes(b"hello")
     settings = {
         **SETTINGS,
+        **settings_of(file.stem, tmp_path),
         ("headrace", "state_dir"): str(tmp_path / "state"),
         ("healthcheck", "disable_by_file_path"): str(tmp_path / "disabled"),
     }
     application = app.build(config.load([], settings))
+    monkeypatch.setenv("DIRECTORY", str(tmp_path))
     (tmp_path / "deep.json").write_text("[" * 100_000)
     suite = suitemaker.test_suite_from_dict(
         unittest.TestLoader(),

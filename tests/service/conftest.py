@@ -17,8 +17,11 @@ from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
 from headrace.service.members import Members
 from headrace.service.locations import LocationRules, Locations
+from headrace.service.stores import Stores
+from headrace.stores.base import Store
 from headrace.stores.filesystem import FilesystemStore
-from headrace.stores.registry import Registry
+from headrace.stores.listed import ListedFiles
+from headrace.stores.registry import Label, Registry
 
 ADMIN = Context(Viewer(is_admin=True))
 
@@ -36,13 +39,19 @@ class Clock:
 @dataclass
 class Service:
     database: engine.Database
-    store: FilesystemStore
+    registry: Registry
     images: Images
     content: Content
     members: Members
+    stores: Stores
+    locations: Locations
     housekeeping: Housekeeping
     clock: Clock
     datadir: Path
+
+    @property
+    def store(self) -> Store:
+        return self.registry.default
 
     def record(self, **values: object) -> str:
         """The id of a new image that can be uploaded."""
@@ -55,11 +64,27 @@ class Service:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
+    store = FilesystemStore("file", tmp_path / "images")
+    yield from serving(tmp_path, Registry([store], default="file"))
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Iterator[Service]:
+    """The same with the stores fast (the default one) and cheap, and listed files."""
+    stores = [
+        FilesystemStore("fast", tmp_path / "images"), FilesystemStore("cheap", tmp_path / "cheap")
+    ]  # fmt: skip
+    listed = tmp_path / "listed"
+    listed.mkdir()
+    labels = {"fast": Label("Solid state", 10), "cheap": Label()}
+    files = ListedFiles("", [str(listed)], [str(tmp_path / "images")])
+    yield from serving(tmp_path, Registry(stores, "fast", labels, [files]))
+
+
+def serving(tmp_path: Path, stores: Registry) -> Iterator[Service]:
     database = engine.connect(f"sqlite:///{tmp_path}/headrace.db")
     migrate.prepare(database)
     datadir = tmp_path / "images"
-    store = FilesystemStore("file", datadir)
-    stores = Registry([store], default="file")
     clock = Clock()
     fields = Fields(config.CONTAINER_FORMATS, config.DISK_FORMATS)
     images = Images(database, stores, fields.check, Limits(128, 128), clock)
@@ -75,5 +100,16 @@ def service(tmp_path: Path) -> Iterator[Service]:
     members = Members(database, 128, clock)
     locations = Locations(database, stores, images, LocationRules(10, True, 0), rules, clock)
     housekeeping = Housekeeping(database, stores, images, content, locations, 60.0, clock)
-    yield Service(database, store, images, content, members, housekeeping, clock, datadir)
+    yield Service(
+        database,
+        stores,
+        images,
+        content,
+        members,
+        Stores(database, stores, images, clock),
+        locations,
+        housekeeping,
+        clock,
+        datadir,
+    )
     database.close()

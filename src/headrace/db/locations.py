@@ -68,8 +68,11 @@ def save(
     values = {name: getattr(after, name) for name in _WITH_DATA}
     values |= {"status": after.status.value, "updated_at": now}
     compare_and_set(connection, before, values)
+    found = _live(connection, before.id)
+    if sorted(url for _, url, _ in found) != sorted(each.url for each in before.locations):
+        raise errors.ImageChanged(image_id=before.id)  # within one tick of the database's clock
     left = list(after.locations)
-    for key, url, meta_data in _live(connection, before.id):
+    for key, url, meta_data in found:
         known = rows.location(url, meta_data)
         kept = next((each for each in left if each.url == url), None)
         if kept is None:

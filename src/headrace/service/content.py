@@ -94,19 +94,29 @@ class Content:
         image = rows.show_for_download(self._database, image_id, context.viewer)
         policy.require_download(context, image)
         failure: errors.Error | None = None
-        for location in self._stores.ordered(image.locations, preferred):
+        several = self._stores.several
+        places = self._stores.ordered(image.locations, preferred) if several else image.locations
+        for location in places:
             try:
                 data = self._open(image, location)
-                if self._stores.several and location not in image.locations:
-                    locations.mend(self._database, image.id, location, self._clock())
-                return image, data
             except errors.NotFound:
                 _log.error("the data of image %s is missing in its store", image_id)
             except errors.Error as error:
                 failure = error
+            else:
+                if several and location not in image.locations:
+                    self._mend(image, location)
+                return image, data
         if failure is not None:
             raise failure
         return image, None
+
+    def _mend(self, image: Image, location: Location) -> None:
+        """Note the store that the location was found to lie in; no download fails for that."""
+        try:
+            locations.mend(self._database, image.id, location, self._clock())
+        except errors.Error as error:
+            _log.warning("the store of image %s could not be noted: %s", image.id, error)
 
     def _open(self, image: Image, location: Location) -> Data:
         data = self._stores.for_location(location).open(location.url)

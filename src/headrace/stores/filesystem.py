@@ -169,6 +169,7 @@ class FilesystemStore:
         self._unnamed = unnamed
         self._arrivals = arrivals
         self._mountpoints = mountpoints or MountPoints()
+        self._prefix = f"file://{self.datadir}/"
         self._components = _components(self.datadir)
         self.writable = self._prepare()
 
@@ -185,6 +186,8 @@ class FilesystemStore:
         return f"file://{self._path(image_id)}"
 
     def holds(self, url: str) -> bool:
+        if url.startswith(self._prefix) and IMAGE_ID.fullmatch(url, len(self._prefix)):
+            return True  # as we write them ourselves
         directory, _, name = url.rpartition("/")
         scheme, separator, path = directory.partition("://")
         return bool(

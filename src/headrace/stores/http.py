@@ -85,7 +85,9 @@ def _position(fetched: Fetched, offset: int, length: int) -> None:
     response = fetched.response
     if response.status == 206:
         said = _CONTENT_RANGE.fullmatch(response.getheader("Content-Range") or "")
-        if said and (int(said[1]), int(said[2])) == (offset, offset + length - 1):
+        if said and (int(said[1]), int(said[2]), response.length) == (
+            offset, offset + length - 1, length
+        ):  # fmt: skip
             return
         raise errors.ServiceUnavailable(reason="an origin sends another range than asked for")
     left = offset

@@ -62,22 +62,25 @@ class Registry:
             raise errors.UnknownStore(store=store_id)
         return self._stores[store_id]
 
-    def find(self, location: Location) -> Store | None:
-        """The store a location lies in: the one its metadata names, else the one its URL tells."""
+    def for_location(self, location: Location) -> Store:
+        """The store a location lies in: the one its metadata names, else the one its URL tells.
+
+        Raises StoreNotFound.
+        """
         named = self._stores.get(str(location.metadata.get("store")))
         if named is not None and named.holds(location.url):
             return named
         for store in (*self._stores.values(), *self._unlisted):
             if store.holds(location.url):
                 return store
-        return None
+        raise errors.StoreNotFound(store=location.url.partition(":")[0])
 
-    def for_location(self, location: Location) -> Store:
-        """The store a location lies in; raises StoreNotFound."""
-        store = self.find(location)
-        if store is None:
-            raise errors.StoreNotFound(store=location.url.partition(":")[0])
-        return store
+    def find(self, location: Location) -> Store | None:
+        """The same, None where there is no such store."""
+        try:
+            return self.for_location(location)
+        except errors.StoreNotFound:
+            return None
 
     def listed(self, store: Store) -> bool:
         """Whether a store has a name."""

@@ -34,7 +34,8 @@ class FileHandler:
         self._uploads = threading.BoundedSemaphore(max_uploads)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
-        image, data = self._content.download(req.context.caller, image_id, _preferred(req))
+        preferred = _preferred(req) if req.query_string else ()
+        image, data = self._content.download(req.context.caller, image_id, preferred)
         if data is None:
             resp.status = falcon.HTTP_204
         else:
@@ -99,7 +100,5 @@ def _store_id(req: falcon.Request) -> str | None:
 
 def _preferred(req: falcon.Request) -> Sequence[str]:
     """The stores that a download would rather be from."""
-    if not req.query_string:
-        return ()
     chosen = dict(query_pairs(req)).get("prefer", "")
     return [store_id for each in chosen.split(",") if (store_id := each.strip())]
