@@ -238,7 +238,7 @@ def description(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Keys and values of what describes an image."""
-    return _words(incomplete, ("path", *ATTRIBUTES), VALUES)
+    return _words(incomplete, ("path", "location", *ATTRIBUTES), VALUES)
 
 
 def filters(

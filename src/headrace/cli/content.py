@@ -16,7 +16,7 @@ from headrace.cli.words import Description, describe
 from headrace.client import Images
 from headrace.client.download import Downloaded, kept
 from headrace.client.upload import Body
-from headrace.errors import Error, NotYetSupported, UsageError
+from headrace.errors import Error, UsageError
 from headrace.transfer.engine import Moved
 
 STDOUT = 1
@@ -25,16 +25,26 @@ no_progress = click.option(
     "--no-progress", "--silent", "no_progress", is_flag=True, help="Draw no progress bar."
 )
 dry_run = click.option("--dry-run", is_flag=True, help="Write what would be sent, send nothing.")
+into_store = click.option(
+    "--store", metavar="ID", help="The store that is to have the data; see `headrace stores`."
+)
 
 
 @click.command(cls=ServiceCommand)
 @click.argument("words", metavar="[KEY=VALUE...]", nargs=-1, shell_complete=completion.description)
 @click.option("--keep", is_flag=True, help="Keep the record when the upload of its data fails.")
+@into_store
 @dry_run
 @no_progress
 @click.pass_obj
 def add(
-    session: Session, words: Sequence[str], *, keep: bool, dry_run: bool, no_progress: bool
+    session: Session,
+    words: Sequence[str],
+    *,
+    keep: bool,
+    store: str | None,
+    dry_run: bool,
+    no_progress: bool,
 ) -> None:
     """Add an image; its data is path=FILE, or standard input.
 
@@ -48,13 +58,22 @@ def add(
     /dev/null are no data.  disk_format is detected unless it is given, container_format is bare,
     name is the file's name.  Any key that is no attribute of images becomes a custom property;
     tags are tags=a,b or tag=a, repeated.
+
+    location=URL has the image's data stay where it is: nothing is sent, and the service serves it
+    from there.  It takes http and https where it has a store for them, and file:///… on the
+    service's machine below the directories that its operator lists.
     """
     description = _described(words)
+    if description.location is not None:
+        if store is not None:
+            raise UsageError(reason="location= and --store are given: which is it?")
+        _add_location(session, description, description.location, keep=keep, dry_run=dry_run)
+        return
     with source.opened(description.path) as data:
         properties, data = _completed(description, data)
         body = None if data is None else data.body
         if dry_run:
-            _show_plan(session, properties, body)
+            _show_plan(session, properties, body, store)
             return
         images = session.images()
         started = time.monotonic()
@@ -63,17 +82,22 @@ def add(
         moved = None
         if body is not None:
             with _removed_on_failure(images, image_id, keep=keep):
-                moved = _upload(images, image_id, body, bar=not no_progress)
+                moved = _upload(images, image_id, body, store, bar=not no_progress)
         took = time.monotonic() - started
+    if moved is None:
+        output.note("no data was given: the record waits for `headrace upload`")
     _report_added(session, images, image, moved, took)
 
 
 @click.command(cls=ServiceCommand)
 @click.argument("image_id", metavar="IMAGE", shell_complete=completion.images)
 @click.argument("words", metavar="[path=FILE]", nargs=-1, shell_complete=completion.description)
+@into_store
 @no_progress
 @click.pass_obj
-def upload(session: Session, image_id: str, words: Sequence[str], *, no_progress: bool) -> None:
+def upload(
+    session: Session, image_id: str, words: Sequence[str], *, store: str | None, no_progress: bool
+) -> None:
     """Send the data of an image that has none yet.
 
     IMAGE is its id, or its name if no other image has it.
@@ -82,7 +106,7 @@ def upload(session: Session, image_id: str, words: Sequence[str], *, no_progress
     lacks is set first, as `headrace add` would.
     """
     description = _described(words)
-    if description.attributes:
+    if description.attributes or description.location is not None:
         raise UsageError(reason="upload takes path= only; update changes properties")
     images = session.images()
     with source.opened(description.path) as data:
@@ -99,7 +123,7 @@ def upload(session: Session, image_id: str, words: Sequence[str], *, no_progress
         if missing:
             images.update(image_id, missing)
         started = time.monotonic()
-        moved = _upload(images, image_id, data.body, bar=not no_progress)
+        moved = _upload(images, image_id, data.body, store, bar=not no_progress)
         took = time.monotonic() - started
     if session.as_json:
         output.write_json(images.show(image_id))
@@ -112,6 +136,9 @@ def upload(session: Session, image_id: str, words: Sequence[str], *, no_progress
 @click.option(
     "--file", type=click.Path(), metavar="FILE", help="Where to; - is standard output [-]."
 )
+@click.option(
+    "--prefer", metavar="ID,...", help="Stores that the data should rather come from, in order."
+)
 @click.option("--no-resume", is_flag=True, help="Start over even if a part is there already.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the data with the image's hash.")
 @no_progress
@@ -121,6 +148,7 @@ def download(
     image_id: str,
     *,
     file: str | None,
+    prefer: str | None,
     no_resume: bool,
     no_verify: bool,
     no_progress: bool,
@@ -154,6 +182,7 @@ def download(
         done = images.download(
             image,
             STDOUT if file is None else file,
+            prefer=[each for each in (prefer or "").split(",") if each],
             resume=not no_resume,
             verify=not no_verify,
             progress=progress,
@@ -176,8 +205,31 @@ def _described(words: Sequence[str]) -> Description:
         if description.path is not None:
             raise UsageError(reason="path= and location= are given: which is it?")
         source.refuse_standard_input("location=")
-        raise NotYetSupported(feature="location=")
     return description
+
+
+def _add_location(
+    session: Session, description: Description, url: str, *, keep: bool, dry_run: bool
+) -> None:
+    """Make a record whose data is what lies at ``url``."""
+    if "disk_format" not in description.attributes:
+        raise UsageError(reason="location= wants disk_format=, since no data is looked into here")
+    properties: dict[str, object] = {"container_format": "bare"}
+    if name := url.partition("?")[0].rpartition("/")[2]:
+        properties["name"] = name
+    properties |= description.attributes
+    if dry_run:
+        _show_plan(session, properties, None)
+        output.write(f"POST {session.images().connection.url('/v2/images/ID/locations')}")
+        output.write_json({"url": url})
+        return
+    images = session.images()
+    started = time.monotonic()
+    image = images.create(**properties)
+    image_id = str(image["id"])
+    with _removed_on_failure(images, image_id, keep=keep):
+        images.add_location(image_id, url)
+    _report_added(session, images, image, None, time.monotonic() - started)
 
 
 def _completed(
@@ -194,18 +246,21 @@ def _completed(
     return properties | description.attributes, data
 
 
-def _show_plan(session: Session, properties: dict[str, object], body: Body | None) -> None:
+def _show_plan(
+    session: Session, properties: dict[str, object], body: Body | None, store: str | None = None
+) -> None:
     url = session.images().connection.url
     output.write(f"POST {url('/v2/images')}")
     output.write_json(properties)
     if body is not None:
         output.write(f"PUT {url('/v2/images/ID/file')}")
-        output.write("as many bytes as come" if body.size is None else f"{body.size} bytes")
+        size = "as many bytes as come" if body.size is None else f"{body.size} bytes"
+        output.write(size if store is None else f"{size}, into store {store}")
 
 
-def _upload(images: Images, image_id: str, body: Body, *, bar: bool) -> Moved:
+def _upload(images: Images, image_id: str, body: Body, store: str | None, *, bar: bool) -> Moved:
     with progress_bar("Uploading", body.size, wanted=bar) as progress:
-        return images.upload(image_id, body, progress=progress)
+        return images.upload(image_id, body, store=store, progress=progress)
 
 
 @contextlib.contextmanager
@@ -242,8 +297,6 @@ def _kept_noted(image: dict[str, object], file: str | None) -> Iterator[None]:
 def _report_added(
     session: Session, images: Images, image: dict[str, object], moved: Moved | None, took: float
 ) -> None:
-    if moved is None:
-        output.note("no data was given: the record waits for `headrace upload`")
     image_id = str(image["id"])
     if session.as_json:
         output.write_json(images.show(image_id))

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 
 import click
@@ -170,8 +171,11 @@ def update(
 )
 @forced
 @dry_run
+@click.option("--store", metavar="ID", help="Remove the data from this store, not the image.")
 @click.pass_obj
-def delete(session: Session, image_ids: Sequence[str], *, force: bool, dry_run: bool) -> None:
+def delete(
+    session: Session, image_ids: Sequence[str], *, force: bool, dry_run: bool, store: str | None
+) -> None:
     """Delete images, after asking about each.
 
     IMAGE is an id, or a name that one image alone has.
@@ -187,7 +191,11 @@ def delete(session: Session, image_ids: Sequence[str], *, force: bool, dry_run: 
             output.note(output.told(error))
             kept += 1
             continue
-        kept += not _deleted(images, image, asking=not force, dry_run=dry_run)
+        if store is None:
+            act, what = images.delete, ""
+        else:
+            act, what = partial(session.stores().delete_data, store), f"from store {store} "
+        kept += not _deleted(act, image, what, asking=not force, dry_run=dry_run)
     _report_kept(kept, len(image_ids))
 
 
@@ -204,7 +212,7 @@ def clear(session: Session, *, force: bool, dry_run: bool) -> None:
         return
     if not (force or dry_run) and not agreed(f"Delete all {len(found)} images?"):
         raise ClientError(reason="nothing was deleted")
-    kept = sum(not _deleted(images, image, asking=False, dry_run=dry_run) for image in found)
+    kept = sum(not _deleted(images.delete, image, asking=False, dry_run=dry_run) for image in found)
     _report_kept(kept, len(found))
 
 
@@ -225,9 +233,18 @@ def _block(images: Images, image: dict[str, object]) -> str:
     return output.block(image, images.url(str(image["id"])))
 
 
-def _deleted(images: Images, image: dict[str, object], *, asking: bool, dry_run: bool) -> bool:
+def _deleted(
+    act: Callable[[str], None],
+    image: dict[str, object],
+    what: str = "",
+    *,
+    asking: bool,
+    dry_run: bool,
+) -> bool:
     """Delete one image, and say so; or why it was not, and that is no reason to stop."""
     name = output.named(image)
+    if what:
+        name = f"{name} {output.shown(what)}".rstrip()
     if dry_run:
         output.write(f"Would delete image {name}")
         return True
@@ -235,7 +252,7 @@ def _deleted(images: Images, image: dict[str, object], *, asking: bool, dry_run:
         output.note(f"image {name} was not deleted")
         return False
     try:
-        images.delete(str(image["id"]))
+        act(str(image["id"]))
     except Error as error:
         output.note(f"image {name} was not deleted: {output.told(error)}")
         return False

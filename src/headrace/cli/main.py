@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "member-reject": ("members", "reject", "Reject, for a project, an image shared with it."),
     "image-members": ("members", "of_image", "List the projects an image is shared with."),
     "member-images": ("members", "of_project", "List the images shared with a project."),
+    "stores": ("stores", "stores", "List the stores of a service that has several."),
     "serve": ("server", "serve", "Run the image service."),
     "config": ("recipes", "command", "Write the configuration of a server to run it in or behind."),
     "top": ("top", "top", "Watch the transfers under way."),

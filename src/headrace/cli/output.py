@@ -44,7 +44,8 @@ LABELS = {
     "created_at": "Created at",
     "updated_at": "Updated at",
 }
-LINKS = frozenset({"self", "file", "schema"})
+PLACES = {"stores": "Stores", "direct_url": "Direct URL"}  # shown where the service tells them
+LINKS = frozenset({"self", "file", "schema", "locations"})
 SEPARATOR = "=" * 80
 
 
@@ -89,11 +90,18 @@ def block(image: Mapping[str, object], uri: str) -> str:
     """All that is known of one image, a line each."""
     lines = [f"URI: {printable(uri)}"]
     lines += [f"{label}: {shown(image.get(key))}" for key, label in LABELS.items()]
+    lines += [f"{label}: {shown(image[key])}" for key, label in PLACES.items() if key in image]
+    lines += [f"Location: {url}" for url in _urls(image.get("locations"))]
     lines += [
         f"Property '{printable(key)}': {shown(image[key])}"
-        for key in sorted(image.keys() - LABELS.keys() - LINKS)
+        for key in sorted(image.keys() - LABELS.keys() - PLACES.keys() - LINKS)
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _urls(locations: object) -> list[str]:
+    found = locations if isinstance(locations, list) else []
+    return [shown(each.get("url")) for each in found if isinstance(each, dict)]
 
 
 def write(text: str) -> None:

@@ -15,7 +15,7 @@ from headrace.cli.text import printable
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from headrace.client import Connection, Images, Metadefs
+    from headrace.client import Connection, Images, Metadefs, Stores
 
 DEFAULT_URL = "http://127.0.0.1:9292"
 DEFAULT_PORT = 9292
@@ -61,6 +61,12 @@ class Session:
         from headrace.client import Metadefs
 
         return Metadefs(self.connection(self.timeout))
+
+    def stores(self) -> "Stores":
+        """The service's stores, in the same way."""
+        from headrace.client import Stores
+
+        return Stores(self.connection(self.timeout))
 
     def connection(self, timeout: float) -> "Connection":
         """A connection to the service, which may do nothing for ``timeout`` seconds."""

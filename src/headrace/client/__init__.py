@@ -8,6 +8,16 @@ from headrace.client.download import Downloaded
 from headrace.client.images import Images
 from headrace.client.members import Members
 from headrace.client.metadefs import Metadefs
+from headrace.client.stores import Stores
 from headrace.client.upload import Body
 
-__all__ = ["Answer", "Body", "Connection", "Downloaded", "Images", "Members", "Metadefs"]
+__all__ = [
+    "Answer",
+    "Body",
+    "Connection",
+    "Downloaded",
+    "Images",
+    "Members",
+    "Metadefs",
+    "Stores",
+]

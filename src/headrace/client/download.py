@@ -10,7 +10,7 @@ import select
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -63,6 +63,7 @@ def to_file(
     image: Mapping[str, object],
     target: Path,
     *,
+    prefer: Sequence[str] = (),
     resume: bool = True,
     verify: bool = True,
     progress: Progress | None = None,
@@ -70,14 +71,15 @@ def to_file(
     """Fetch the data of ``image``, a record, so that ``target`` is all of it or what it was.
 
     What a symbolic link points to is replaced, not the link; a device or FIFO is written to.
+    ``prefer`` are the stores that the data should rather come from.
     """
     target = Path(os.path.realpath(target))
     mode = _mode(target)
     if mode is not None and stat.S_ISDIR(mode):
         raise ClientError(reason=f"{target} is a directory")
     if mode is not None and not stat.S_ISREG(mode):
-        return _to_device(connection, image, target, verify=verify, progress=progress)
-    expected = Expected.of(image)
+        return _to_device(connection, image, target, prefer, verify=verify, progress=progress)
+    expected = Expected.of(image, prefer)
     with contextlib.closing(Partial.open(target.parent, expected, resume=resume)) as partial:
         for _ in range(STARTS):
             try:
@@ -100,6 +102,7 @@ def to_descriptor(
     image: Mapping[str, object],
     fd: int,
     *,
+    prefer: Sequence[str] = (),
     verify: bool = True,
     progress: Progress | None = None,
 ) -> Downloaded:
@@ -107,7 +110,7 @@ def to_descriptor(
 
     BrokenPipeError if the reader of a pipe is gone; ClientError if ``fd`` cannot be written.
     """
-    expected = Expected.of(image)
+    expected = Expected.of(image, prefer)
     algorithm = expected.algorithm if verify else None
     start = _file_position(fd)
     readable = None if start is None or algorithm is None else _reopened(fd)
@@ -194,8 +197,10 @@ class _Arrival:
         if self.position:
             headers["Range"] = f"bytes={self.position}-"
         path = f"/v2/images/{quote(self._expected.image_id, safe='')}/file"
+        prefer = self._expected.prefer
+        query = {"prefer": ",".join(prefer)} if prefer else None
         try:
-            self._connection.send_head("GET", path, headers)
+            self._connection.send_head("GET", path, headers, query=query)
             sock = self._connection.socket
             with self._connection.answer() as response:
                 self._check(response)
@@ -358,6 +363,7 @@ def _to_device(
     connection: Connection,
     image: Mapping[str, object],
     target: Path,
+    prefer: Sequence[str],
     *,
     verify: bool,
     progress: Progress | None,
@@ -367,7 +373,7 @@ def _to_device(
     except OSError as error:
         raise ClientError(reason=f"cannot write {target}: {error.strerror}") from error
     try:
-        return to_descriptor(connection, image, fd, verify=verify, progress=progress)
+        return to_descriptor(connection, image, fd, prefer=prefer, verify=verify, progress=progress)
     finally:
         os.close(fd)
 

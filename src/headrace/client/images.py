@@ -1,7 +1,7 @@
 """Images of a service: records by JSON, data by the cheapest way the descriptors allow."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -112,29 +112,39 @@ class Images:
         """Put a deactivated image to use again."""
         self.connection.request("POST", f"{image_path(image_id)}/actions/reactivate")
 
+    def add_location(self, image_id: str, url: str) -> None:
+        """Have a queued image's data be what lies at ``url``; the service hashes it by and by."""
+        path = f"{image_path(image_id)}/locations"
+        try:
+            self.connection.request("POST", path, body={"url": url})
+        except NotFound as error:
+            raise _not_found(error, image_id) from error
+
     def upload(
         self,
         image_id: str,
         source: int | str | os.PathLike[str] | Body,
         *,
         size: int | None = None,
+        store: str | None = None,
         progress: Progress | None = None,
     ) -> Moved:
         """Send the data of a queued image; how it went.
 
         ``source`` is a path, or a descriptor read from its position to its end: a regular file is
         sent by sendfile, a pipe is spliced, anything else and all of HTTPS is copied.  ``size``, if
-        it is known for a source that cannot tell, lets the service check it.  ``progress`` is
-        called with the bytes sent so far.
+        it is known for a source that cannot tell, lets the service check it.  ``store`` is the id
+        of the one that is to have the data, where there are several.  ``progress`` is called with
+        the bytes sent so far.
         """
         if isinstance(source, Body):
-            return uploads.upload(self.connection, image_id, source, progress=progress)
+            return uploads.upload(self.connection, image_id, source, store=store, progress=progress)
         if isinstance(source, int):
             body = Body.of(source, size=size)
-            return uploads.upload(self.connection, image_id, body, progress=progress)
+            return uploads.upload(self.connection, image_id, body, store=store, progress=progress)
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return self.upload(image_id, fd, size=size, progress=progress)
+            return self.upload(image_id, fd, size=size, store=store, progress=progress)
         finally:
             os.close(fd)
 
@@ -143,6 +153,7 @@ class Images:
         image: str | Record,
         target: int | str | os.PathLike[str],
         *,
+        prefer: Sequence[str] = (),
         resume: bool = True,
         verify: bool = True,
         progress: Progress | None = None,
@@ -159,17 +170,19 @@ class Images:
         To be hashed on their way into a pipe the bytes must be copied: the system call that could
         duplicate them, tee(2), Python does not offer.  ``verify=False`` splices them.
 
+        ``prefer`` are the stores that the data should rather come from, where there are several.
         ``progress`` is called with the bytes there so far.
         """
         record = self.show(image) if isinstance(image, str) else image
         if isinstance(target, int):
             return downloads.to_descriptor(
-                self.connection, record, target, verify=verify, progress=progress
+                self.connection, record, target, prefer=prefer, verify=verify, progress=progress
             )
         return downloads.to_file(
             self.connection,
             record,
             Path(target),
+            prefer=prefer,
             resume=resume,
             verify=verify,
             progress=progress,

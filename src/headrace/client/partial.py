@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,15 +16,19 @@ from headrace.errors import ClientError, DataCorrupt
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What an image's record says its data is; ``algorithm`` is None if it names no hash."""
+    """What an image's record says its data is; ``algorithm`` is None if it names no hash.
+
+    ``prefer`` are the stores that it should rather come from.
+    """
 
     image_id: str
     size: int | None
     algorithm: str | None
     digest: str
+    prefer: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, image: Mapping[str, object]) -> Self:
+    def of(cls, image: Mapping[str, object], prefer: Sequence[str] = ()) -> Self:
         size = image.get("size")
         algorithm, digest = image.get("os_hash_algo"), image.get("os_hash_value")
         if not (isinstance(algorithm, str) and algorithm in hashlib.algorithms_available):
@@ -32,7 +36,11 @@ class Expected:
         if not (isinstance(digest, str) and digest):
             algorithm, digest = None, ""
         return cls(
-            str(image["id"]), size if isinstance(size, int) else None, algorithm, digest.lower()
+            str(image["id"]),
+            size if isinstance(size, int) else None,
+            algorithm,
+            digest.lower(),
+            tuple(prefer),
         )
 
     def verify(self, actual: str) -> None:

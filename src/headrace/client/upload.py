@@ -24,6 +24,7 @@ from headrace.transfer.extent import Extent
 
 OCTETS = "application/octet-stream"
 SIZE = "x-openstack-image-size"
+STORE = "x-image-meta-store"
 PIPE_SIZE = 1 << 20  # what an unprivileged process may ask for (fs.pipe-max-size)
 BLOCK = 1 << 20
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
@@ -77,9 +78,12 @@ def upload(
     image_id: str,
     body: Body,
     *,
+    store: str | None = None,
     progress: Progress | None = None,
 ) -> Moved:
     """Send ``body`` as the data of the image and wait until the service has it; how it went.
+
+    ``store`` is the id of the one that is to have it, None for the service's default.
 
     Tried again, a bounded number of times, only when nothing can be lost: the connection was
     refused or reset before a byte of the body was on its way, and the body is a file.
@@ -88,7 +92,7 @@ def upload(
     delays = list(BACKOFF_S if body.kind is Kind.FILE else ())
     while True:
         try:
-            return _attempt(connection, path, body, progress)
+            return _attempt(connection, path, _headers(body, store), body, progress)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             if not delays or not isinstance(error, ConnectionError):
@@ -96,9 +100,15 @@ def upload(
         time.sleep(delays.pop(0))
 
 
-def _attempt(connection: Connection, path: str, body: Body, progress: Progress | None) -> Moved:
+def _attempt(
+    connection: Connection,
+    path: str,
+    headers: dict[str, str],
+    body: Body,
+    progress: Progress | None,
+) -> Moved:
     """One upload; a ConnectionError escapes only if not a byte of the body was sent."""
-    connection.send_head("PUT", path, _headers(body))
+    connection.send_head("PUT", path, headers)
     if body.size != 0:
         refusal = connection.continued()
         if refusal is not None:
@@ -128,8 +138,10 @@ def _attempt(connection: Connection, path: str, body: Body, progress: Progress |
     return moved
 
 
-def _headers(body: Body) -> dict[str, str]:
+def _headers(body: Body, store: str | None) -> dict[str, str]:
     headers = {"Accept": JSON, "Content-Type": OCTETS}
+    if store is not None:
+        headers[STORE] = store
     if body.size is not None:
         headers[SIZE] = str(body.size)
     if body.kind is Kind.FILE:
