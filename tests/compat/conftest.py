@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.needs import require_environment
-from tools.serving import Serving, environment
+from tests.several_stores import several_stores
+from tools.serving import Serving, environment, serving
 
 PROGRAMS = Path(__file__).parent / "programs"
 GUARD = 120.0  # seconds; a hang guard
@@ -76,10 +77,16 @@ def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_server(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A server that takes no more than 1 MiB an image."""
-    from tools.serving import serving
-
     settings = {"OS_DEFAULT__IMAGE_SIZE_CAP": str(1 << 20)}
     with serving(tmp_path_factory.mktemp("small"), env=settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server with several stores."""
+    directory = tmp_path_factory.mktemp("several")
+    with serving(directory, env=several_stores(directory)) as running:
         yield running
 
 

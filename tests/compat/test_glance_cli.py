@@ -68,6 +68,32 @@ def test_round_trip(glance: Run, image_file: Path, tmp_path: Path) -> None:
     assert (gone.status, "404" in gone.stderr) == (1, True)
 
 
+def test_stores(clients: Clients, several: Serving, image_file: Path) -> None:
+    endpoint = ("--os-image-url", several.url, "--os-auth-token", "none")
+
+    def glance(*words: str | Path) -> Finished:
+        return clients.run("glance", *endpoint, *words)
+
+    assert "Solid state" in glance("stores-info").text
+    assert "data_dir" in glance("stores-info", "--detail").text
+    made = fields(
+        glance("image-create", "--name", "x", *RAW, "--file", image_file, "--store", "cheap")
+    )
+    assert (made["status"], made["stores"]) == ("active", "cheap")
+    refused = glance("image-create", *RAW, "--file", image_file, "--store", "slow")
+    assert (refused.status, "slow" in refused.stderr) == (1, True)
+    last = glance("stores-delete", made["id"], "--store", "cheap")
+    assert (last.status, "Unable to delete" in last.stderr) == (1, True)
+
+    registered = several.state_dir / "listed" / "glance.img"
+    registered.write_bytes(image_file.read_bytes())
+    assert glance("location-add", made["id"], "--url", f"file://{registered}").status == 0
+    assert glance("stores-delete", made["id"], "--store", "cheap").status == 0
+    shown = fields(glance("image-show", made["id"]))
+    assert shown["direct_url"] == f"file://{registered}"
+    assert not (several.state_dir / "cheap" / made["id"]).exists()
+
+
 @pytest.fixture
 def terminal() -> Iterator[int]:
     """A terminal: whatever else stdin is, the command takes it for the image's data."""

@@ -1,5 +1,6 @@
 """python-glanceclient as a library, on a running server."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def test_hidden_and_visible(glanceclient: Call) -> None:
 
 def test_schema(glanceclient: Call) -> None:
     glanceclient("schema")
+
+
+def test_stores_and_locations(clients: Clients, several: Serving, image_file: Path) -> None:
+    registered = several.state_dir / "listed" / "glanceclient.img"
+    shutil.copy(image_file, registered)
+    clients.call("glanceclient_calls.py", "stores", several.url, image_file, registered)
 
 
 def test_errors_are_its_own_classes(glanceclient: Call, image_file: Path) -> None:

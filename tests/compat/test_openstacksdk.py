@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.compat.conftest import Call
+from tests.compat.conftest import Call, Clients
+from tools.serving import Serving
 
 pytestmark = pytest.mark.slow
 
@@ -19,6 +20,10 @@ def test_members(openstacksdk: Call) -> None:
 
 def test_tags_and_actions(openstacksdk: Call, image_file: Path) -> None:
     openstacksdk("tags_and_actions", image_file)
+
+
+def test_stores(clients: Clients, several: Serving, image_file: Path) -> None:
+    clients.call("openstacksdk_calls.py", "stores", several.url, image_file)
 
 
 def test_errors_are_its_own_classes(openstacksdk: Call, image_file: Path) -> None:

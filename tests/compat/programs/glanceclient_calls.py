@@ -1,7 +1,9 @@
 """python-glanceclient as a library.  Run by its own Python: FUNCTION URL FILE…"""
 
+import hashlib
 import io
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -196,6 +198,55 @@ def schema(url: str) -> None:
         assert image.is_base_property("disk_format")
         assert not image.is_base_property("os_distro")
         assert "images" in {item.name for item in glance.schemas.get("images").properties}
+
+
+def stores(url: str, source: str, registered: str) -> None:
+    """Several stores, and the locations of images in them."""
+    data = Path(source).read_bytes()
+    for glance in clients(url):
+        found = glance.images.get_stores_info()["stores"]
+        assert [store["id"] for store in found] == ["fast", "cheap", "web"]
+        detail = glance.images.get_stores_info_detail()["stores"]
+        assert [store["type"] for store in detail] == ["file", "file", "http"]
+
+        image = glance.images.create(name="stores", **FORMATS)
+        with raises(exc.HTTPBadRequest), open(source, "rb") as file:
+            glance.images.upload(image.id, file, backend="slow")
+        with open(source, "rb") as file:
+            glance.images.upload(image.id, file, backend="cheap")
+        image = glance.images.get(image.id)
+        assert image.stores == "cheap"
+        assert image.direct_url.endswith(f"/cheap/{image.id}")
+        assert b"".join(glance.images.data(image.id, prefer=["fast", "cheap"])) == data
+        with raises(exc.HTTPForbidden):
+            glance.images.delete_from_store("cheap", image.id)
+
+        # Legacy: a second location, other metadata for it, and one of them removed again.
+        location = f"file://{registered}"
+        image = glance.images.add_location(image.id, location, {})
+        assert [each["url"] for each in image.locations] == [image.direct_url, location]
+        image = glance.images.update_location(image.id, location, {"rack": "7"})
+        assert image.locations[1]["metadata"] == {"rack": "7"}
+        glance.images.delete_locations(image.id, {location})
+        assert len(glance.images.get(image.id).locations) == 1
+        with raises(exc.HTTPForbidden):
+            glance.images.delete_locations(image.id, {image.direct_url})
+        with raises(exc.HTTPBadRequest):
+            glance.images.add_location(image.id, "file:///etc/passwd", {})
+        glance.images.delete(image.id)
+
+        new = glance.images.create(name="location", **FORMATS)
+        known = {"os_hash_algo": "sha256", "os_hash_value": hashlib.sha256(data).hexdigest()}
+        glance.images.add_image_location(new.id, location, known)
+        deadline = time.monotonic() + 60
+        while (image := glance.images.get(new.id)).status != "active":
+            assert time.monotonic() < deadline, image
+            time.sleep(0.05)
+        assert image.os_hash_value == known["os_hash_value"]
+        (shown,) = glance.images.get_image_locations(new.id)
+        assert shown == {"url": location, "metadata": {}}
+        assert b"".join(glance.images.data(new.id)) == data
+        glance.images.delete(new.id)
 
 
 if __name__ == "__main__":

@@ -131,5 +131,23 @@ def errors(url: str, source: str) -> None:
         cloud.close()
 
 
+def stores(url: str, source: str) -> None:
+    """Several stores."""
+    for cloud in connections(url):
+        found = list(cloud.image.stores())
+        assert [store.id for store in found] == ["fast", "cheap", "web"]
+        assert found[0].is_default
+        detail = list(cloud.image.stores(details=True))
+        assert [bool(store.properties) for store in detail] == [True, True, False]
+        image = cloud.image.create_image("stores", filename=source, disk_format="raw", wait=True)
+        image = cloud.image.get_image(image.id)
+        assert (image.status, image.properties["stores"]) == ("active", "fast")
+        assert image.locations[0]["metadata"] == {"store": "fast"}
+        with raises(exceptions.ForbiddenException):
+            cloud.image.delete_image(image.id, store="fast", ignore_missing=False)
+        cloud.image.delete_image(image.id, ignore_missing=False)
+        cloud.close()
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

@@ -24,3 +24,5 @@ class LocationsHandler:
     def on_post(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         self._locations.add(req.context.caller, image_id, new_location(read_json(req)))
         resp.status = falcon.HTTP_202
+        # Clients parse what is said to be JSON, and there is nothing.
+        resp.content_type = "text/plain"
