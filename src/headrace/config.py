@@ -308,6 +308,13 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "answered 503 with Retry-After. Fewer than threads, or uploads can stop all else.",
         ),
         cfg.IntOpt(
+            "max_remote_downloads",
+            default=16,
+            min=1,
+            help="Transfers from the origins of an http store that one worker has at a time, each "
+            "of which holds a thread; more are answered 503 with Retry-After.",
+        ),
+        cfg.IntOpt(
             "max_connections",
             default=16384,
             min=64,

@@ -62,7 +62,8 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     ├── ServiceUnavailable           503  service.unavailable
     │   ├── StoreNotFound            503  store.not_found
     │   ├── StoreUnwritable          503  store.unwritable
-    │   └── UploadsBusy              503  upload.busy
+    │   ├── UploadsBusy              503  upload.busy
+    │   └── OriginsBusy              503  store.origins_busy
     ├── StoreCorrupt                 500  store.corrupt
     ├── TransferError                500  transfer.failed
     │   ├── PeerGone                 499  transfer.peer_gone
@@ -388,6 +389,12 @@ class ServiceUnavailable(Error):
 class UploadsBusy(ServiceUnavailable):
     code = "upload.busy"
     text = "{limit} uploads are under way, as many as are taken at a time; try again"
+    retry_after = 5
+
+
+class OriginsBusy(ServiceUnavailable):
+    code = "store.origins_busy"
+    text = "{limit} transfers from elsewhere are under way, as many as there may be; try again"
     retry_after = 5
 
 

@@ -23,9 +23,13 @@ from headrace.api.requests import read_json
 from headrace.api.traffic import Traffic
 from headrace.metrics import Metrics
 from headrace.model import MIB, Image
+from headrace.stores.destinations import Destinations, Rules
+from headrace.stores.http import HttpStore
+from headrace.stores.origin import Origins
 from headrace.transfer import engine
 from headrace.transfer.engine import FileSink, pump_all
 from headrace.transfer.extent import Extent
+from tests.contract.stores.origin_server import running
 
 IMAGE = Image(id="any", created_at=datetime.min, updated_at=datetime.min)
 
@@ -207,6 +211,45 @@ def test_a_range_that_no_front_knows_leaves_through_us(image: Path, mode: Mode) 
     assert (extent.offset, extent.length, response.status) == (5, 5, falcon.HTTP_206)
     assert not {"x-accel-redirect", "x-sendfile"} & set(response.headers)
     extent.close()
+
+
+@pytest.mark.parametrize("mode", [Mode.X_ACCEL_REDIRECT, Mode.X_SENDFILE])
+@pytest.mark.parametrize("path", ["{directory}/elsewhere/image", ""])
+def test_a_front_is_told_of_the_default_stores_directory_only(
+    image: Path, mode: Mode, path: str
+) -> None:
+    """Files of other stores, and those registered in place, leave through us."""
+    response = falcon.Response()
+    request = falcon.Request({**create_environ(), **EMBEDDED})
+    path = path.format(directory=image.parent)
+    extent = Extent(os.open(image, os.O_RDONLY), 0, 1000, path)
+    Delivery(mode, "/internal/", str(image.parent), 60.0, Traffic(Metrics())).deliver(
+        request, response, IMAGE, extent
+    )
+    assert response.stream is extent
+    assert not {"x-accel-redirect", "x-sendfile"} & set(response.headers)
+    extent.close()
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("host", [EMBEDDED, GUNICORN, MOD_WSGI, UWSGI, UNKNOWN])
+def test_what_is_at_an_origin_is_delivered_in_blocks(host: dict[str, object], mode: Mode) -> None:
+    """Whatever the host: there is no file that could be sent."""
+    with running() as origin:
+        origin.data["/image"] = bytes(range(256)) * 20
+        rules = Rules(allowed_hosts=("127.0.0.1",), allowed_ports=(origin.port,))
+        store = HttpStore("web", Origins(Destinations(rules)))
+        response = falcon.Response()
+        environ = {**create_environ(headers={"Range": "bytes=1000-1999"}), **host}
+        remote = store.open(origin.url("/image"))
+        Delivery(mode, "/internal/", "", 60.0, Traffic(Metrics())).deliver(
+            falcon.Request(environ), response, IMAGE, remote
+        )
+        assert response.headers["content-range"] == "bytes 1000-1999/5120"
+        assert not hasattr(response.stream, "read")
+        assert response.stream is not None
+        assert b"".join(response.stream) == origin.data["/image"][1000:2000]
+        remote.close()
 
 
 @pytest.mark.parametrize("mode", Mode)

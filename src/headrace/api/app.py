@@ -290,7 +290,7 @@ def _http_store(conf: cfg.ConfigOpts, store_id: str) -> HttpStore:
         insecure=options.https_insecure,
         stall=conf.headrace.stall_timeout,
     )
-    return HttpStore(store_id, origins)
+    return HttpStore(store_id, origins, conf.headrace.max_remote_downloads)
 
 
 def _destination_rules(conf: cfg.ConfigOpts) -> Rules:

@@ -96,7 +96,7 @@ def hashed(
 
     ``digests`` are columns of images; nothing is noted where there is a hash by now.
     """
-    if uploads.end(connection, image_id, upload_id):
+    if uploads.end(connection, image_id, upload_id) and digests:
         connection.execute(
             sa.update(images)
             .where(

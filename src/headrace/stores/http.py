@@ -5,6 +5,7 @@ a URL may carry a password, and where it leads is nobody's business.
 """
 
 import re
+import threading
 
 from headrace import errors
 from headrace.stores.base import ReadOnly
@@ -16,13 +17,19 @@ _WASTE = 1 << 20
 
 
 class HttpStore(ReadOnly):
-    """Locations that are http and https URLs; see ``stores.base.Store``."""
+    """Locations that are http and https URLs; see ``stores.base.Store``.
+
+    ``most`` are open at a time in this process, since each holds a thread for as long as its client
+    likes; OriginsBusy is raised for more.
+    """
 
     kind = "http"
 
-    def __init__(self, id: str, origins: Origins) -> None:
+    def __init__(self, id: str, origins: Origins, most: int = 16) -> None:
         super().__init__(id)
         self._origins = origins
+        self._most = most
+        self._turns = threading.BoundedSemaphore(most)
 
     def holds(self, url: str) -> bool:
         return url.lower().startswith(("http://", "https://"))
@@ -33,6 +40,17 @@ class HttpStore(ReadOnly):
     def open(self, url: str) -> Remote:
         if not self.holds(url):
             raise errors.NotFound()
+        if not self._turns.acquire(blocking=False):
+            raise errors.OriginsBusy(limit=self._most)
+        try:
+            remote = self._open(url)
+        except BaseException:
+            self._turns.release()
+            raise
+        remote.on_close(lambda _sent, _ok: self._turns.release())
+        return remote
+
+    def _open(self, url: str) -> Remote:
         fetched = self._get(url, None)
         try:
             return Remote(

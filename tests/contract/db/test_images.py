@@ -251,15 +251,15 @@ def test_data_of_deleted_images_is_known_until_it_is_gone(database: Database) ->
     other = replace(FULL, id=image().id, locations=(Location("file:///other"),))
     for each in (FULL, other, image()):
         images.create(database, each)
-    assert images.undeleted_data(database) == {}
+    assert images.undeleted_data(database, NOW) == {}
     images.delete(database, FULL, LATER)
     images.delete(database, other, LATER)
-    assert images.undeleted_data(database) == {
+    assert images.undeleted_data(database, NOW) == {
         FULL.id: list(FULL.locations),
         other.id: [Location("file:///other")],
     }
     images.data_deleted(database, FULL.id)
-    assert images.undeleted_data(database) == {other.id: [Location("file:///other")]}
+    assert images.undeleted_data(database, NOW) == {other.id: [Location("file:///other")]}
     images.data_deleted(database, FULL.id)
 
 
@@ -268,7 +268,7 @@ def test_data_that_waits_for_a_scrubber_is_left_to_it(database: Database) -> Non
     images.delete(database, FULL, LATER)
     with database.write() as connection:
         connection.execute(schema.images.update().values(status="pending_delete"))
-    assert images.undeleted_data(database) == {}
+    assert images.undeleted_data(database, NOW) == {}
 
 
 def test_a_failed_create_leaves_nothing(database: Database) -> None:

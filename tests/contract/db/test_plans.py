@@ -10,9 +10,9 @@ from shutil import copy
 import pytest
 import sqlalchemy as sa
 
-from headrace.db import catalogue, images, members, schema, uploads
+from headrace.db import catalogue, images, locations, members, schema, uploads
 from headrace.db.engine import Database, connect
-from headrace.model import Filter, Image, ImageQuery, MemberStatus, Op, Viewer
+from headrace.model import Filter, Image, ImageQuery, Location, MemberStatus, Op, Viewer
 from tests.contract.db.examples import ADMIN, LATER, NOW, image
 
 SMALL, LARGE = 1_000, 8_000
@@ -183,7 +183,10 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "beat": lambda database: uploads.beat(database, ["upload"], LATER),
     "release": lambda database: uploads.release(database, at(9).id, "upload", LATER),
     "delete": lambda database: images.delete(database, seen(database, 13), NOW),
-    "undeleted data": lambda database: images.undeleted_data(database),
+    "undeleted data": lambda database: images.undeleted_data(database, NOW),
+    "mend a location": lambda database: locations.mend(
+        database, at(3).id, Location("file:///none", {"store": "x"}), NOW
+    ),
     "data deleted": lambda database: images.data_deleted(database, at(13).id),
 }
 

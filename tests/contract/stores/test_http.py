@@ -192,6 +192,22 @@ def test_an_origin_that_breaks_off(origin: Origin) -> None:
         assert (got, data.sent) == (CONTENT, len(CONTENT))
 
 
+def test_so_many_are_open_at_a_time(origin: Origin) -> None:
+    """Each holds a thread for as long as its client likes."""
+    store = HttpStore("web", Origins(Destinations(rules(origin), resolve)), most=2)
+    url = origin.url("/image")
+    with contextlib.closing(store.open(url)), contextlib.closing(store.open(url)) as second:
+        with pytest.raises(errors.OriginsBusy):
+            store.open(url)
+        second.close()
+        second.close()
+        with pytest.raises(errors.NotFound):  # which gives its turn back
+            store.open(origin.url("/none"))
+        with contextlib.closing(store.open(url)) as third:
+            assert third.read() == CONTENT
+    assert fetched(store, url) == CONTENT
+
+
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Iterator[tuple[Origin, Path]]:
     certificate = certificates.make(tmp_path / "certificate.pem")
