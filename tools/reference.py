@@ -59,7 +59,7 @@ def settings_page() -> str:
         lines += ["|---|---|---|---|---|"]
         lines += [_setting(group, option) for option in options]
     for kind, options in store_settings.OF_TYPE.items():
-        lines += ["", f"## [<store id>], of a store of type {kind}", ""]
+        lines += ["", f"## The group of a store of type {kind}", ""]
         lines += ["| setting | type | default | meaning | environment |", "|---|---|---|---|---|"]
         lines += [_setting("<ID>", option) for option in [*store_settings.COMMON, *options]]
     return "\n".join([*lines, ""])
