@@ -4,7 +4,7 @@ Deletes are soft, as Glance's are: a deleted id stays taken, and a property that
 its row, which setting it again takes up.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import fields
 from datetime import datetime
 from enum import Enum
@@ -141,14 +141,15 @@ def delete(connection: Connection, image: Image, now: datetime) -> None:
 
 
 @transaction
-def data_deleted(connection: Connection, image_id: str) -> None:
-    """Note that the data of a deleted image is gone from its stores."""
+def data_deleted(connection: Connection, image_id: str, urls: Collection[str]) -> None:
+    """Note that the data of an image that was given up is gone from these places."""
     connection.execute(
         sa.update(image_locations)
         .where(
             image_locations.c.image_id == image_id,
             unindexed(image_locations.c.deleted == sa.true()),
             image_locations.c.status == Status.PENDING_DELETE.value,
+            image_locations.c.value.in_(urls),
         )
         .values(status=Status.DELETED.value)
     )

@@ -19,8 +19,8 @@ class Stopped(Exception):
 def hash_data(data: Data, algorithms: Iterable[str], wanted: Callable[[], bool]) -> dict[str, str]:
     """The digests of all of ``data``, by algorithm; closes it.
 
-    ``wanted`` is asked every few seconds whether to go on.  Raises Stopped, StoreCorrupt (the data
-    ends early), TransferError.
+    ``wanted`` is asked every few seconds whether to go on.  Raises Stopped; TransferError,
+    also when the data ends early.
     """
     # For integrity only, which a FIPS build wants to be told before it gives an md5.
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
@@ -208,8 +208,8 @@ class Images:
         rows.delete(self._database, image, self._clock())
         return image
 
-    def delete_data(self, image_id: str, locations: Iterable[Location]) -> None:
-        """Remove the data of a deleted image.
+    def delete_data(self, image_id: str, locations: Collection[Location]) -> None:
+        """Remove data of an image that was given up, with the image or without it.
 
         What cannot be removed, or lies in a store that is not ours to ask, is logged once and
         stays on record, to be tried again.
@@ -222,10 +222,10 @@ class Images:
             except errors.Error as error:
                 if image_id not in self._left_behind:
                     self._left_behind.add(image_id)
-                    _log.error("data of deleted image %s is still there: %s", image_id, error)
+                    _log.error("deleted data of image %s is still there: %s", image_id, error)
                 return
         self._left_behind.discard(image_id)
-        rows.data_deleted(self._database, image_id)
+        rows.data_deleted(self._database, image_id, [each.url for each in locations])
 
     def _look(self, context: Context, image_id: str) -> Image:
         return rows.show(self._database, image_id, context.viewer)

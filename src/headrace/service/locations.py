@@ -8,6 +8,7 @@ or what was found there, is never told.
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ _HASHES_AT_A_TIME = 2
 
 @dataclass(frozen=True, slots=True)
 class Hashes:
-    """What a caller says the data's hashes are."""
+    """What a caller says the data's hashes are, in lower-case hex."""
 
     os_hash_algo: str
     os_hash_value: str
@@ -135,8 +136,8 @@ class Locations:
         store.  Raises as ``add``, and LastLocation, Conflict (hashes), QuotaExceeded, BadRequest.
         """
         gone = afresh(lambda: self._update(context, image_id, changes))
-        for location in gone:
-            self._images.delete_data(image_id, [location])
+        if gone:
+            self._images.delete_data(image_id, gone)
         return self._images.show(context, image_id)
 
     def _update(
@@ -167,7 +168,8 @@ class Locations:
             image = rows.show(self._database, image_id, _EVERYBODY.viewer)
         except errors.ImageNotFound:
             return
-        if image.status is not Status.ACTIVE or image.os_hash_value or not image.locations:
+        unhashed = image.locations and not image.os_hash_value
+        if not unhashed or image.status not in (Status.ACTIVE, Status.DEACTIVATED):
             return
         upload_id = str(uuid.uuid4())
         try:
@@ -341,8 +343,8 @@ class Locations:
     ) -> None:
         """Hash the data, and make the image active if it is what it is said to be."""
         digests = self._digests(image, location, {expected.os_hash_algo})
-        if digests.get(expected.os_hash_algo) != expected.os_hash_value.lower():
-            _log.warning("the data named for image %s is not what it was said to be", image.id)
+        if digests.get(expected.os_hash_algo) != expected.os_hash_value:
+            _log.warning("image %s is queued again: its data is not what it should be", image.id)
             uploads.release(self._database, image.id, upload_id, self._clock())
             return
         uploads.activate(
@@ -354,7 +356,7 @@ class Locations:
             virtual_size=image.virtual_size,
             checksum=None,
             os_hash_algo=expected.os_hash_algo,
-            os_hash_value=expected.os_hash_value.lower(),
+            os_hash_value=expected.os_hash_value,
             now=self._clock(),
             status=Status.IMPORTING,
         )
@@ -362,6 +364,7 @@ class Locations:
     def _digests(self, image: Image, location: Location, names: set[str]) -> dict[str, str]:
         """The data's digests by algorithm; none when it cannot be read, or is not needed."""
         for attempt in range(self._rules.retries + 1):
+            time.sleep(2**attempt - 1)
             try:
                 data = self._registry.for_location(location).open(location.url)
                 if data.length != image.size:

@@ -4,6 +4,7 @@ Every address is checked whenever it is fetched from (stores.destinations), and 
 a URL may carry a password, and where it leads is nobody's business.
 """
 
+import http.client
 import re
 import threading
 
@@ -109,8 +110,10 @@ def _position(fetched: Fetched, offset: int, length: int) -> None:
             return
         raise errors.ServiceUnavailable(reason="an origin sends another range than asked for")
     left = offset
-    while left:
-        got = len(response.read(min(left, _WASTE)))
-        if not got:
-            raise errors.ServiceUnavailable(reason="an origin broke off")
-        left -= got
+    try:
+        while left and (got := len(response.read(min(left, _WASTE)))):
+            left -= got
+    except (OSError, http.client.HTTPException):
+        pass
+    if left:
+        raise errors.ServiceUnavailable(reason="an origin broke off")

@@ -70,7 +70,7 @@ class Origins:
             if status not in _REDIRECTS or location is None:
                 return fetched
             fetched.close()
-            url = urljoin(url, location)
+            url = _joined(url, location)
         raise errors.ServiceUnavailable(reason="an origin redirects without end")
 
     def _ask(self, destination: Destination, byte_range: str | None) -> Fetched:
@@ -103,6 +103,14 @@ class Origins:
         if destination.scheme == "https":
             return _Encrypted(destination, self._stall, self._tls)
         return _Plain(destination, self._stall)
+
+
+def _joined(url: str, location: str) -> str:
+    """Where a redirect leads; raises InvalidLocation for what is no URL."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise errors.InvalidLocation() from None
 
 
 class _Plain(http.client.HTTPConnection):

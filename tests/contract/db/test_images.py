@@ -248,6 +248,7 @@ def test_a_delete_keeps_every_row(database: Database) -> None:
 
 
 def test_data_of_deleted_images_is_known_until_it_is_gone(database: Database) -> None:
+    urls = [each.url for each in FULL.locations]
     other = replace(FULL, id=image().id, locations=(Location("file:///other"),))
     for each in (FULL, other, image()):
         images.create(database, each)
@@ -258,9 +259,9 @@ def test_data_of_deleted_images_is_known_until_it_is_gone(database: Database) ->
         FULL.id: list(FULL.locations),
         other.id: [Location("file:///other")],
     }
-    images.data_deleted(database, FULL.id)
+    images.data_deleted(database, FULL.id, urls)
     assert images.undeleted_data(database, NOW) == {other.id: [Location("file:///other")]}
-    images.data_deleted(database, FULL.id)
+    images.data_deleted(database, FULL.id, urls)
 
 
 def test_data_that_waits_for_a_scrubber_is_left_to_it(database: Database) -> None:

@@ -51,7 +51,9 @@ def test_a_location_is_given_up_and_its_data_known_until_it_is_gone(
     assert (found.locations, found.updated_at) == ((CHEAP,), LATER)
     assert images.undeleted_data(database, LATER) == {}  # somebody may be removing it
     assert images.undeleted_data(database, LATEST) == {active.id: [FAST]}
-    images.data_deleted(database, active.id)
+    images.data_deleted(database, active.id, [CHEAP.url])  # of somebody else's deletion
+    assert images.undeleted_data(database, LATEST) == {active.id: [FAST]}
+    images.data_deleted(database, active.id, [FAST.url])
     assert images.undeleted_data(database, LATEST) == {}
     assert states(database, active)[0] == (FAST.url, "deleted", True)
 

@@ -187,7 +187,7 @@ CALLS: dict[str, Callable[[Database], object]] = {
     "mend a location": lambda database: locations.mend(
         database, at(3).id, Location("file:///none", {"store": "x"}), NOW
     ),
-    "data deleted": lambda database: images.data_deleted(database, at(13).id),
+    "data deleted": lambda database: images.data_deleted(database, at(13).id, ["file:///x"]),
 }
 
 

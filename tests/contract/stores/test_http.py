@@ -86,7 +86,8 @@ def test_at_most_five_redirects(origin: Origin) -> None:
     "to",
     [
         "http://169.254.169.254/latest/meta-data/", "http://0x7f000001/", "http://2130706433/",
-        "http://[::1]/", "file:///etc/passwd", "http://rebound.example.com/", "//169.254.169.254/",
+        "http://[::1]/", "http://[::1/", "file:///etc/passwd",
+        "http://rebound.example.com/", "//169.254.169.254/",
     ],
 )  # fmt: skip
 def test_ossa_2026_004_redirects_are_checked_like_the_first_address(
