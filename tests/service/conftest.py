@@ -15,8 +15,8 @@ from headrace.service.content import Content, UploadRules
 from headrace.service.context import Context
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
-from headrace.service.members import Members
 from headrace.service.locations import LocationRules, Locations
+from headrace.service.members import Members
 from headrace.service.stores import Stores
 from headrace.stores.base import Store
 from headrace.stores.filesystem import FilesystemStore

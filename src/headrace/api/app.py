@@ -29,9 +29,9 @@ from headrace.metrics import Metrics
 from headrace.service.content import Content, UploadRules
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
+from headrace.service.locations import LocationRules, Locations
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
-from headrace.service.locations import LocationRules, Locations
 from headrace.service.stores import Stores
 from headrace.stores.arrivals import Arrivals
 from headrace.stores.base import Store

@@ -9,10 +9,10 @@ from headrace.api.handlers.actions import DeactivateHandler, ReactivateHandler
 from headrace.api.handlers.content import FileHandler
 from headrace.api.handlers.health import HealthHandler
 from headrace.api.handlers.images import ImageHandler, ImagesHandler
-from headrace.api.handlers.members import MemberHandler, MembersHandler
-from headrace.api.handlers.tags import TagHandler
 from headrace.api.handlers.locations import LocationsHandler
+from headrace.api.handlers.members import MemberHandler, MembersHandler
 from headrace.api.handlers.stores import StoredImageHandler, StoresDetailHandler, StoresHandler
+from headrace.api.handlers.tags import TagHandler
 from headrace.api.handlers.versions import RootHandler, SlashHandler, VersionsHandler
 from headrace.api.offload import Offload
 from headrace.api.schemas import Fields
@@ -20,9 +20,9 @@ from headrace.api.traffic import Traffic
 from headrace.api.whereabouts import Whereabouts
 from headrace.service.content import Content
 from headrace.service.images import Images
+from headrace.service.locations import Locations
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
-from headrace.service.locations import Locations
 from headrace.service.stores import Stores
 
 

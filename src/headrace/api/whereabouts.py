@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from headrace.model import Image, Status
+from headrace.model import Image
+from headrace.service import policy
 from headrace.service.context import Context
 from headrace.stores.registry import Registry
 
@@ -22,7 +23,7 @@ class Whereabouts:
     def of(self, image: Image, caller: Context) -> dict[str, object]:
         """The fields that the caller sees of the image."""
         told: dict[str, object] = {}
-        if image.status is Status.DEACTIVATED and not caller.is_admin:
+        if not policy.shows_locations(caller, image):
             return told
         places = self.stores.ordered(image.locations)
         ids = [str(each.metadata["store"]) for each in places if "store" in each.metadata]

@@ -144,8 +144,8 @@ class Content:
         bytes there so far; ``store_id`` is the store that the caller chose.  After any failure the
         image is queued again (or gone), and the store holds nothing of it.  Raises UnknownStore,
         StoreReadOnly, ImageNotFound, Forbidden, FormatsNotSet, StatusConflict, ImageTooLarge,
-        SizeMismatch, FormatMismatch, UnsafeImage, StoreFull, StoreUnwritable, DataExists, ImageGone and the
-        TransferErrors.
+        SizeMismatch, FormatMismatch, UnsafeImage, StoreFull, StoreUnwritable, DataExists, ImageGone
+        and the TransferErrors.
         """
         store = self._stores.chosen(store_id)
         upload_id = str(uuid.uuid4())

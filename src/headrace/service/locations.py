@@ -18,7 +18,7 @@ from headrace.db import images as rows
 from headrace.db import locations, uploads
 from headrace.db.engine import Database
 from headrace.model import Image, Location, Status, Viewer
-from headrace.service import formats, workers
+from headrace.service import formats, policy, workers
 from headrace.service.content import UploadRules
 from headrace.service.context import Context
 from headrace.service.hashing import Stopped, hash_data
@@ -98,8 +98,7 @@ class Locations:
     def show(self, context: Context, image_id: str) -> Sequence[Location]:
         """Where the image's data lies; raises ImageNotFound, Forbidden."""
         image = rows.show(self._database, image_id, context.viewer)
-        if not context.is_admin:
-            raise errors.Forbidden(reason="only an administrator is told of locations")
+        policy.require_of(context, "fetch_image_location", image)
         return self._registry.ordered(image.locations)
 
     def add(self, context: Context, image_id: str, named: Named) -> None:
@@ -112,7 +111,7 @@ class Locations:
         afresh(lambda: self._add(context, image_id, named))
 
     def _add(self, context: Context, image_id: str, named: Named) -> None:
-        image = self._changeable(context, image_id)
+        image = self._changeable(context, image_id, "add_image_location")
         _require(image, Status.QUEUED)
         location = self._checked(context, named)
         after = self._filled(image, location, None if self._rules.hashing else named.hashes)
@@ -143,7 +142,7 @@ class Locations:
     def _update(
         self, context: Context, image_id: str, changes: Sequence[LocationChange]
     ) -> list[Location]:
-        before = self._changeable(context, image_id)
+        before = self._changeable(context, image_id, "set_image_location")
         after = before
         for change in changes:
             if change.op is ChangeOp.REMOVE:
@@ -181,10 +180,9 @@ class Locations:
 
     # --- what may be named
 
-    def _changeable(self, context: Context, image_id: str) -> Image:
+    def _changeable(self, context: Context, image_id: str, rule: str) -> Image:
         image = self._images.show(context, image_id)
-        if not context.is_admin and (image.owner is None or image.owner != context.project_id):
-            raise errors.Forbidden(reason="only its owner names an image's locations")
+        policy.require_of(context, rule, image)
         return image
 
     def _checked(self, context: Context, named: Named) -> Location:
@@ -290,8 +288,7 @@ class Locations:
         )
 
     def _without(self, context: Context, image: Image, position: int | None) -> Image:
-        if not context.is_admin:
-            raise errors.Forbidden(reason="only an administrator removes a location")
+        policy.require_of(context, "delete_image_location", image)
         _require(image, Status.ACTIVE)
         shown = list(self._registry.ordered(image.locations))
         index = len(shown) - 1 if position is None else position

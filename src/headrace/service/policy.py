@@ -70,6 +70,8 @@ _RULES: dict[str, tuple[frozenset[str], _Which | None]] = {
     "modify_image": (_MEMBER, _own),
     "upload_image": (_MEMBER, _own),
     "delete_image": (_MEMBER, _own),
+    "add_image_location": (_MEMBER, _own),
+    "set_image_location": (_MEMBER, _own),
     "deactivate": (_MEMBER, _own),
     "reactivate": (_MEMBER, _own),
     "get_members": (_READER, _own_or_shared),

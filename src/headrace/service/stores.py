@@ -7,6 +7,7 @@ from headrace.db import images as rows
 from headrace.db import locations
 from headrace.db.engine import Database
 from headrace.model import Image, Location, Status
+from headrace.service import policy
 from headrace.service.context import Context
 from headrace.service.images import Clock, Images, afresh
 from headrace.stores.registry import Registry
@@ -60,8 +61,7 @@ class Stores:
     def detail(self, context: Context) -> list[StoreInfo]:
         """The same for administrators, with what others are not told; raises Forbidden."""
         self._require_several()
-        if not context.is_admin:
-            raise errors.Forbidden(reason="only an administrator may see this of the stores")
+        policy.require(context, "stores_info_detail")
         return self.info()
 
     def delete_data(self, context: Context, store_id: str, image_id: str) -> None:
@@ -78,8 +78,7 @@ class Stores:
 
     def _give_up(self, context: Context, store_id: str, image_id: str) -> Location:
         image = rows.show(self._database, image_id, context.viewer)
-        if not context.is_admin:
-            raise errors.Forbidden(reason="only an administrator removes data from a store")
+        policy.require_of(context, "delete_image_location", image)
         if image.status is not Status.ACTIVE:
             raise errors.StatusConflict(
                 image_id=image_id, status=image.status, expected=Status.ACTIVE
