@@ -21,7 +21,7 @@ from tests.service.test_stores import read, rows, uploaded
 DATA = b"data of an image that stays where it is"
 SHA256 = hashlib.sha256(DATA).hexdigest()
 GUARD = 30.0  # seconds; a hang guard
-OWNER = Context(Viewer(project_id="me"))
+OWNER = Context(Viewer(project_id="me"), frozenset({"member"}))
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_ossa_2016_006_of_two_who_remove_the_last_two_copies_one_is_refused(
 def test_who_may_not_remove_and_what_is_not_there(several: Service) -> None:
     image_id = uploaded(several)
     copied(several, image_id)
-    owner = Context(Viewer(project_id="me"))
+    owner = Context(Viewer(project_id="me"), frozenset({"member"}))
     several.images.update(ADMIN, image_id, [])
     with pytest.raises(errors.Conflict):
         several.stores.delete_data(ADMIN, "slow", image_id)

@@ -288,7 +288,7 @@ class _Loop(threading.Thread):
         length = self._options.read_ahead
         if sending.outgoing.cold(length):
             self._metrics.cold.inc()
-        elif not self._drops(sending):
+        elif not (self._options.drop_behind and self._drops(sending)):
             sending.checked = sending.outgoing.offset + length
             return False
         sending.reading = True
