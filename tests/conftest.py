@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import Server, mariadb, postgresql
 from tools.serving import Serving, serving
 
 Serve = Callable[..., Serving]
+NewDatabase = Callable[[str], str]
+
+KINDS = ("sqlite", "postgresql", "mariadb")
+"""The databases that Headrace keeps its records in."""
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +33,30 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             return stack.enter_context(serving(directory, *options, **how))  # type: ignore[arg-type]
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Server]:
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[Server]:
+    with mariadb() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> NewDatabase:
+    """``new_database(kind)``: the URL of an empty database; its server is started when needed."""
+
+    def make(kind: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('database')}/new.db"
+        server: Server = request.getfixturevalue(f"{kind}_server")
+        return server.new()
+
+    return make

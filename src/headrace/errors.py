@@ -71,7 +71,8 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   │   └── PeerTooSlow          408  transfer.peer_too_slow
     │   └── FileTruncated            500  transfer.file_truncated
     ├── ConfigurationError           500  configuration.invalid
-    │   └── DatabaseTooOld           500  database.too_old
+    │   ├── DatabaseTooOld           500  database.too_old
+    │   └── DatabaseTooNew           500  database.too_new
     └── ClientError                  500  client.error          (raised by client/, bench/ and cli/)
         ├── UsageError               400  client.usage
         ├── ConnectionFailed         503  client.connection_failed
@@ -452,6 +453,11 @@ class ConfigurationError(Error):
 class DatabaseTooOld(ConfigurationError):
     code = "database.too_old"
     text = "the database is at revision {revision}; run glance-manage db sync of 2024.1 or newer"
+
+
+class DatabaseTooNew(ConfigurationError):
+    code = "database.too_new"
+    text = "the database is at revision {revision}, of a newer {whose}"
 
 
 class ClientError(Error):

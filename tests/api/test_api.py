@@ -1,7 +1,7 @@
 """Requests and answers as readable data: every file of gabbits/ is one noun's behaviour.
 
-The application runs in this process, on SQLite and a directory of its own; the wire itself is the
-business of tests/deploy.  The tests of a file run in their order, as one test.
+The application runs in this process, on each kind of database and a directory of its own; the wire
+itself is the business of tests/deploy.  The tests of a file run in their order, as one test.
 """
 
 import unittest
@@ -13,6 +13,7 @@ from gabbi.handlers import RESPONSE_HANDLERS, base, jsonhandler
 
 from headrace import config
 from headrace.api import app
+from tests.conftest import KINDS, NewDatabase
 
 GABBITS = sorted((Path(__file__).parent / "gabbits").glob("*.yaml"))
 
@@ -76,13 +77,21 @@ class Patch(jsonhandler.JSONHandler):  # type: ignore[misc]
         return content_type.endswith("-json-patch")
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("file", GABBITS, ids=lambda file: file.stem)
-def test_api(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api(
+    file: Path,
+    kind: str,
+    tmp_path: Path,
+    new_database: NewDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     (tmp_path / "listed").mkdir()
     (tmp_path / "listed" / "image.img").write_bytes(b"hello")
     settings = {
         **SETTINGS,
         **settings_of(file.stem, tmp_path),
+        ("database", "connection"): new_database(kind),
         ("headrace", "state_dir"): str(tmp_path / "state"),
         ("healthcheck", "disable_by_file_path"): str(tmp_path / "disabled"),
     }

@@ -26,7 +26,7 @@ from sqlalchemy.engine import Connection
 from headrace import errors
 from headrace.db import rows
 from headrace.db.engine import Database
-from headrace.db.hints import unindexed
+from headrace.db.hints import along, exactly, in_range, of_key, unindexed
 from headrace.db.schema import (
     VALUE_PREFIX,
     image_members,
@@ -66,6 +66,7 @@ _EXPRESSION_KEYS: dict[str, _Key] = {
 }
 _SORT_KEYS = _COLUMN_KEYS | _EXPRESSION_KEYS
 _TIE_BREAKERS = ("created_at", "id")
+_INDEXED = {*_SORT_KEYS, "owner", "visibility"}  # by the migrations, as headrace_images_<name>
 
 _OPERATORS: dict[Op, Callable[[Any, Any], _Condition]] = {
     Op.EQ: lambda column, value: column == value,
@@ -262,13 +263,29 @@ def _walks(shape: _Shape, view: _Condition, collected: _Select | None) -> Iterat
     conditions = [*_conditions(shape), view]
     everything = sa.select(*rows.COLUMNS)
     if collected is None:
+        walk = along(everything, images, [f"headrace_images_{key}" for key in _ordered_by(shape)])
         for behind, settled in ranges:
-            yield everything.where(*conditions, behind).order_by(*order[settled:])
+            yield walk.where(*conditions, behind).order_by(*order[settled:])
     else:
         anywhere = sa.or_(*(behind for behind, _ in ranges))
         yield everything.where(
             images.c.id.in_(collected), unindexed(sa.and_(*conditions, anywhere))
         ).order_by(*order)
+
+
+def _ordered_by(shape: _Shape) -> list[str]:
+    """The keys whose indexes hold images in the query's order, among those of its conditions."""
+    first = shape.sort[0][0]
+    if first in _EXPRESSION_KEYS:
+        return []
+    if first != "created_at":
+        return [first]
+    keys = [first, *(name for name, op in shape.filters if op is Op.EQ)]
+    if not shape.is_admin:
+        keys += ["visibility", "owner"] if shape.has_project else ["visibility"]
+    elif shape.visibility not in (None, "all"):
+        keys.append("visibility")
+    return list(dict.fromkeys(key for key in keys if key in _INDEXED))
 
 
 def _views(shape: _Shape) -> list[tuple[_Condition, _Select | None]]:
@@ -287,7 +304,7 @@ def _views(shape: _Shape) -> list[tuple[_Condition, _Select | None]]:
         if shape.visibility == "all":
             return [(sa.true(), rare)]
         listed = visibility != Visibility.COMMUNITY.value
-        return [(listed | (owner == viewer) if shape.has_project else listed, rare)]
+        return [(listed | exactly(owner == viewer) if shape.has_project else listed, rare)]
 
     open_to_all = {
         None: [Visibility.PUBLIC],
@@ -295,12 +312,12 @@ def _views(shape: _Shape) -> list[tuple[_Condition, _Select | None]]:
         "public": [Visibility.PUBLIC],
         "community": [Visibility.COMMUNITY],
     }.get(shape.visibility, [])
-    others = (owner.is_(None) | (owner != viewer)) if shape.has_project else sa.true()
+    mine = exactly(owner == viewer)
+    others = (owner.is_(None) | ~mine) if shape.has_project else sa.true()
     views: list[tuple[_Condition, _Select | None]] = [
         ((visibility == each.value) & others, rare) for each in open_to_all
     ]
     if shape.has_project:
-        mine = owner == viewer
         views.append((mine & wanted if one_visibility else mine, rare))
     if shape.lists_shared:
         shared = (visibility == Visibility.SHARED.value) & others
@@ -332,9 +349,11 @@ def _holds(lookup: _Select, table: sa.Table) -> _Condition:
 def _filter(name: str, op: Op, parameter: str) -> _Condition:
     column = images.c[name]
     if op is Op.IN:
-        return column.in_(sa.bindparam(parameter, expanding=True))
+        return exactly(column.in_(sa.bindparam(parameter, expanding=True)))
     value: sa.BindParameter[Any] = sa.bindparam(parameter, type_=column.type)
     condition = _OPERATORS[op](column, value)
+    if op is Op.EQ:
+        condition = exactly(condition)
     if op is Op.EQ and name in _EXPRESSION_KEYS:
         # The index holds the key, in which NULL is empty: both conditions are needed.
         return unindexed(condition) & (_EXPRESSION_KEYS[name](images.c) == value)
@@ -355,11 +374,7 @@ def _lookups(shape: _Shape) -> Iterator[tuple[str, _Select]]:
 def _with_column(shape: _Shape, name: str, op: Op, parameter: str) -> _Select:
     image = images.alias("found")
     key = _SORT_KEYS.get(name, _plain(name))(image.c)
-    wanted = (
-        key.in_(sa.bindparam(parameter, expanding=True))
-        if op is Op.IN
-        else key == sa.bindparam(parameter, type_=key.type)
-    )
+    wanted = of_key(*(_is_or_is_in(each, op, parameter) for each in (key, image.c[name])))
     living = (image.c.deleted == sa.false()) & (
         image.c.os_hidden == (sa.true() if shape.os_hidden else sa.false())
     )
@@ -367,11 +382,17 @@ def _with_column(shape: _Shape, name: str, op: Op, parameter: str) -> _Select:
     return sa.select(image.c.id).where(wanted, living if name in _SORT_KEYS else unindexed(living))
 
 
+def _is_or_is_in(key: sa.ColumnElement[Any], op: Op, parameter: str) -> _Condition:
+    if op is Op.IN:
+        return key.in_(sa.bindparam(parameter, expanding=True))
+    return key == sa.bindparam(parameter, type_=key.type)
+
+
 def _with_property(number: int) -> _Select:
     table = image_properties.c
     return sa.select(table.image_id).where(
-        table.name == sa.bindparam(f"property{number}"),
-        unindexed(table.value == sa.bindparam(f"value{number}")),
+        exactly(table.name == sa.bindparam(f"property{number}")),
+        unindexed(exactly(table.value == sa.bindparam(f"value{number}"))),
         unindexed(table.deleted == sa.false()),
     )
 
@@ -389,7 +410,7 @@ def _starting_alike(lookup: _Select, number: int) -> _Select:
 
 def _with_tag(number: int) -> _Select:
     return sa.select(image_tags.c.image_id).where(
-        image_tags.c.value == sa.bindparam(f"tag{number}"),
+        exactly(image_tags.c.value == sa.bindparam(f"tag{number}")),
         unindexed(image_tags.c.deleted == sa.false()),
     )
 
@@ -397,7 +418,7 @@ def _with_tag(number: int) -> _Select:
 def _shared(shape: _Shape) -> _Select:
     """The ids of images that the viewer is a member of."""
     shared = sa.select(image_members.c.image_id).where(
-        image_members.c.member == sa.bindparam("viewer", type_=sa.String),
+        exactly(image_members.c.member == sa.bindparam("viewer", type_=sa.String)),
         unindexed(image_members.c.deleted == sa.false()),
     )
     if shape.any_member_status:
@@ -449,9 +470,10 @@ def _behind(terms: list[_Term]) -> _Condition:
     first, *rest = terms
     if not rest:
         return first.is_behind
+    key_by_key = first.is_behind | (first.is_equal & _behind(rest))
     if _is_one_way(terms):
         # As a row of values, which is a range; what follows is not.
         keys = sa.tuple_(*(term.key for term in terms))
         marks = sa.tuple_(*(term.mark for term in terms))
-        return keys < marks if first.descending else keys > marks
-    return first.is_behind | (first.is_equal & _behind(rest))
+        return in_range(keys < marks if first.descending else keys > marks, key_by_key)
+    return key_by_key

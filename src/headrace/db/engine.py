@@ -32,7 +32,7 @@ _ATTEMPTS = 5
 _SQLITE_BUSY_SECONDS = 10.0
 _SQLITE_BUSY = {5, 6}  # SQLITE_BUSY, SQLITE_LOCKED, the low byte of their extended codes
 _POSTGRESQL_CONTENTION = {"40001", "40P01"}  # serialization_failure, deadlock_detected
-_MYSQL_CONTENTION = {1205, 1213}  # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK
+_MYSQL_CONTENTION = {1020, 1205, 1213}  # ER_CHECKREAD, ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK
 
 
 class Database:
@@ -78,7 +78,7 @@ class Database:
             connection.exec_driver_sql(self._begin)
             try:
                 yield connection
-                connection.exec_driver_sql("COMMIT")
+                self._commit(connection)
             except BaseException:
                 try:
                     connection.exec_driver_sql("ROLLBACK")
@@ -87,6 +87,17 @@ class Database:
                     with suppress(exc.SQLAlchemyError):
                         connection.invalidate()
                 raise
+
+    def _commit(self, connection: Connection) -> None:
+        try:
+            connection.exec_driver_sql("COMMIT")
+        except exc.DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            # The server may have heard it: what is done twice could undo somebody else's work.
+            raise errors.ServiceUnavailable(
+                reason="the database was lost when it should have kept a change"
+            ) from error
 
 
 def connect(url: str, *, connections: int = 32) -> Database:
@@ -117,8 +128,9 @@ def transaction(
 ) -> Callable[Concatenate[Database, _P], _T]:
     """Make ``work`` on a connection into a function of the database: one transaction of its own.
 
-    A transaction that lost a deadlock or found SQLite locked is run again, a bounded number of
-    times, so ``work`` must have no other effects.
+    A transaction that lost a deadlock, found SQLite locked or lost its connection before it was to
+    be kept is run again, a bounded number of times, so ``work`` must have no other effects that may
+    not happen twice.
     """
 
     @wraps(work)
@@ -129,7 +141,7 @@ def transaction(
                     with database._transaction() as connection:
                         return work(connection, *args, **kwargs)
                 except exc.DBAPIError as error:
-                    if not _is_contention(error):
+                    if not (error.connection_invalidated or _is_contention(error)):
                         raise
                 time.sleep(random.uniform(0.01, 0.05) * attempt)
             with database._transaction() as connection:
@@ -154,7 +166,10 @@ def _engine(url: URL, connections: int) -> Engine:
             # 0.2 ms became 60 for a project with few of 100,000 images.
             options["connect_args"] = {"prepare_threshold": None}
         # A server may have closed an idle connection; better one round trip than a failed request.
-        return sa.create_engine(url, pool_pre_ping=True, **options)
+        engine = sa.create_engine(url, pool_pre_ping=True, **options)
+        if url.get_backend_name() != "postgresql":
+            sa.event.listen(engine, "connect", _set_up_mysql)
+        return engine
     engine = sa.create_engine(
         url,
         poolclass=sa.QueuePool,
@@ -170,6 +185,16 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     # As on the other databases; rows that already break a foreign key are left in peace.
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _set_up_mysql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        # As PostgreSQL's default.  REPEATABLE READ would lock the gaps between rows, too, where
+        # uploads begin and end, and those that meet there would deadlock.
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        # MariaDB, which alone reads this comment, collects all images with a property before it
+        # looks whether one image has it.
+        cursor.execute("SET @headrace = 1 /*M!100000 , optimizer_switch = 'exists_to_in=off' */")
 
 
 def _is_contention(error: exc.DBAPIError) -> bool:

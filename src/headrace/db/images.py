@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from headrace import errors
 from headrace.db import rows
 from headrace.db.engine import Database, transaction
-from headrace.db.hints import unindexed
+from headrace.db.hints import exactly, unindexed
 from headrace.db.schema import (
     image_locations,
     image_members,
@@ -122,14 +122,17 @@ def update(connection: Connection, before: Image, after: Image) -> Image:
 
 
 @transaction
-def delete(connection: Connection, image: Image, now: datetime) -> None:
+def delete(connection: Connection, image: Image, now: datetime, *, delayed: bool = False) -> None:
     """Delete the image; its locations are pending_delete until ``data_deleted``.
+
+    ``delayed``: so is an image that has any, which puts its data off (``delayed_data``).
 
     Raises ImageChanged when the image is no longer what ``image`` says, ImageNotFound when it was
     deleted already.
     """
     deleted = {"deleted": True, "deleted_at": now, "updated_at": now}
-    compare_and_set(connection, image, {**deleted, "status": Status.DELETED.value})
+    status_of_image = Status.PENDING_DELETE if delayed and image.locations else Status.DELETED
+    compare_and_set(connection, image, {**deleted, "status": status_of_image.value})
     for table in (image_properties, image_tags, image_members):
         connection.execute(_parts_left(table, image.id).values(deleted))
     # A row that was never active (a Glance's parallel import) has no data of its own.
@@ -153,15 +156,34 @@ def data_deleted(connection: Connection, image_id: str, urls: Collection[str]) -
         )
         .values(status=Status.DELETED.value)
     )
+    connection.execute(
+        sa.update(images)
+        .where(images.c.id == image_id, images.c.status == Status.PENDING_DELETE.value)
+        .values(status=Status.DELETED.value)
+    )
 
 
 def undeleted_data(database: Database, before: datetime) -> dict[str, list[Location]]:
     """Image id → where data is that was given up and that a crash left in its stores.
 
     All data of deleted images, and of others what was given up ``before`` a time: a deletion of the
-    last moments may still be under way.  An image that is itself pending_delete waits for a
-    Glance's scrubber and is not among them, nor is a place where the image has data again.
+    last moments may still be under way.  An image that is itself pending_delete is not among them:
+    see ``delayed_data``.
     """
+    given_up = (images.c.status == Status.DELETED.value) | (
+        (images.c.status != Status.PENDING_DELETE.value) & (image_locations.c.deleted_at < before)
+    )
+    return _pending_data(database, given_up)
+
+
+def delayed_data(database: Database, before: datetime) -> dict[str, list[Location]]:
+    """Image id → where the data is of images whose deletion, until then, was put off."""
+    waited = (images.c.status == Status.PENDING_DELETE.value) & (images.c.deleted_at <= before)
+    return _pending_data(database, waited)
+
+
+def _pending_data(database: Database, of: sa.ColumnElement[bool]) -> dict[str, list[Location]]:
+    """The places that wait to be emptied, but for those where their image has data again."""
     again = image_locations.alias("again")
     statement = (
         sa.select(image_locations.c.image_id, image_locations.c.value, image_locations.c.meta_data)
@@ -169,11 +191,7 @@ def undeleted_data(database: Database, before: datetime) -> dict[str, list[Locat
         .where(
             image_locations.c.status == Status.PENDING_DELETE.value,
             unindexed(image_locations.c.deleted == sa.true()),
-            (images.c.status == Status.DELETED.value)
-            | (
-                (images.c.status != Status.PENDING_DELETE.value)
-                & (image_locations.c.deleted_at < before)
-            ),
+            of,
             ~sa.exists().where(
                 again.c.image_id == image_locations.c.image_id,
                 again.c.value == image_locations.c.value,
@@ -315,7 +333,7 @@ def _update_properties(connection: Connection, before: Image, after: Image) -> N
             connection.execute(
                 sa.select(image_properties.c.name).where(
                     image_properties.c.image_id == after.id,
-                    image_properties.c.name.in_(list(changed)),
+                    exactly(image_properties.c.name.in_(list(changed))),
                 )
             ).scalars()
         )
@@ -326,7 +344,7 @@ def _update_properties(connection: Connection, before: Image, after: Image) -> N
     if removed:
         connection.execute(
             _parts_left(image_properties, after.id)
-            .where(image_properties.c.name.in_(list(removed)))
+            .where(exactly(image_properties.c.name.in_(list(removed))))
             .values(deleted=True, deleted_at=after.updated_at, updated_at=after.updated_at)
         )
 
@@ -337,7 +355,7 @@ def _revive_properties(connection: Connection, image: Image, values: dict[str, s
             sa.update(image_properties)
             .where(
                 image_properties.c.image_id == image.id,
-                image_properties.c.name == sa.bindparam("which"),
+                exactly(image_properties.c.name == sa.bindparam("which")),
             )
             .values(value=sa.bindparam("what"), updated_at=image.updated_at, **NOT_DELETED),
             [{"which": name, "what": value} for name, value in values.items()],
@@ -345,11 +363,14 @@ def _revive_properties(connection: Connection, image: Image, values: dict[str, s
 
 
 def _insert_properties(connection: Connection, image: Image, values: dict[str, str]) -> None:
-    if values:
-        connection.execute(
-            sa.insert(image_properties).inline(),
-            [{**_new(image), "name": name, "value": value} for name, value in values.items()],
-        )
+    new = [{**_new(image), "name": name, "value": value} for name, value in values.items()]
+    if not new:
+        return
+    try:
+        connection.execute(sa.insert(image_properties).inline(), new)
+    except exc.IntegrityError:
+        # MySQL's unique key takes names for the same that differ in case or accents only.
+        raise errors.PropertyExists(name=", ".join(values)) from None
 
 
 def _insert_tags(connection: Connection, image: Image, tags: Iterable[str]) -> None:
@@ -362,7 +383,7 @@ def _delete_tags(connection: Connection, image: Image, tags: frozenset[str]) -> 
     if tags:
         connection.execute(
             _parts_left(image_tags, image.id)
-            .where(image_tags.c.value.in_(list(tags)))
+            .where(exactly(image_tags.c.value.in_(list(tags))))
             .values(deleted=True, deleted_at=image.updated_at, updated_at=image.updated_at)
         )
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from headrace import errors
 from headrace.db.engine import Database, transaction
-from headrace.db.hints import unindexed
+from headrace.db.hints import exactly, unindexed
 from headrace.db.images import NOT_DELETED, hold
 from headrace.db.schema import image_members
 from headrace.model import Image, Member, MemberStatus
@@ -131,7 +131,7 @@ def _check_quota(connection: Connection, image_id: str, most: int) -> None:
 
 
 def _of(image_id: str, project: str) -> tuple[sa.ColumnElement[bool], ...]:
-    return image_members.c.image_id == image_id, image_members.c.member == project
+    return image_members.c.image_id == image_id, exactly(image_members.c.member == project)
 
 
 def _member(row: Sequence[Any]) -> Member:

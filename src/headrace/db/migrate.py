@@ -8,6 +8,8 @@ break ``glance-manage``.
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -30,7 +32,8 @@ def prepare(database: Database) -> None:
 
     An empty database gets everything, one of Glance's at its head only what is ours, and one that
     is ready two SELECTs.  Raises DatabaseTooOld for a Glance database below its head,
-    ConfigurationError for one of a newer Glance or Headrace, or one that cannot be used.
+    DatabaseTooNew for one of a newer Glance or Headrace, ConfigurationError for one that cannot be
+    used.
     """
     with _explained():
         _prepare(database)
@@ -49,6 +52,60 @@ def _prepare(database: Database) -> None:
             if _glance_revision(connection) is None:
                 _migrate(connection, "glance", schema.GLANCE_VERSION_TABLE)
             _migrate(connection, "headrace", schema.OWN_VERSION_TABLE)
+
+
+class State(StrEnum):
+    """What is to be done before the service can work on a database."""
+
+    READY = "ready"
+    TO_SYNC = "to sync"
+    GLANCE_TOO_OLD = "glance too old"
+    TOO_NEW = "too new"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A database's revisions, of Glance's chain and of ours, and what they mean.
+
+    No revision of either is an empty database, none of ours alone one of a Glance.
+    """
+
+    glance: list[str]
+    own: list[str]
+    state: State
+
+
+def check(database: Database) -> Found:
+    """Look at a database and change nothing; raises ConfigurationError if that cannot be done."""
+    if database.dialect == "sqlite" and not Path(database.engine.url.database or "").exists():
+        return Found([], [], State.TO_SYNC)  # opening it would create it
+    with _explained(), database.read() as connection:
+        # First of all something that fails when the database cannot be used.
+        tables = set(sa.inspect(connection).get_table_names())
+        glance, own = (
+            sorted(_revisions(connection, table)) if table in tables else []
+            for table in (schema.GLANCE_VERSION_TABLE, schema.OWN_VERSION_TABLE)
+        )
+        return Found(glance, own, _state(database, connection))
+
+
+def expect_ready(database: Database) -> None:
+    """Raises ConfigurationError unless nothing is to be done before the service can work on it."""
+    state = check(database).state
+    if state is not State.READY:
+        raise errors.ConfigurationError(
+            reason=f"the database is not ready ({state}): see headrace db check"
+        )
+
+
+def _state(database: Database, connection: Connection) -> State:
+    try:
+        _glance_revision(connection)
+        return State.READY if _is_ready(database) else State.TO_SYNC
+    except errors.DatabaseTooOld:
+        return State.GLANCE_TOO_OLD
+    except errors.DatabaseTooNew:
+        return State.TOO_NEW
 
 
 def hand_back(database: Database) -> None:
@@ -79,9 +136,7 @@ def _is_ready(database: Database) -> bool:
         glance = _revisions(connection, schema.GLANCE_VERSION_TABLE)
         own = _revisions(connection, schema.OWN_VERSION_TABLE)
     if own - {schema.OWN_HEAD}:
-        raise errors.ConfigurationError(
-            reason=f"the database is at {', '.join(sorted(own))}, of a newer Headrace"
-        )
+        raise errors.DatabaseTooNew(revision=", ".join(sorted(own)), whose="Headrace")
     return glance == {schema.GLANCE_HEAD} and own == {schema.OWN_HEAD}
 
 
@@ -113,9 +168,7 @@ def _glance_revision(connection: Connection) -> str | None:
     # expansion and its contraction has a revision of each, or only the first, and is not there yet.
     release = schema.GLANCE_HEAD.rpartition("_")[0]
     if all(each[0].isdigit() and each.rpartition("_")[0] > release for each in found):
-        raise errors.ConfigurationError(
-            reason=f"the database is at {', '.join(sorted(found))}, of a newer Glance"
-        )
+        raise errors.DatabaseTooNew(revision=", ".join(sorted(found)), whose="Glance")
     raise errors.DatabaseTooOld(revision=", ".join(sorted(found)))
 
 

@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from headrace.db.hints import unindexed
+from headrace.db.hints import exactly, unindexed
 from headrace.db.schema import (
     image_locations,
     image_members,
@@ -110,12 +110,12 @@ def is_visible(*, is_admin: bool, has_project: bool) -> sa.ColumnElement[bool]:
     project = sa.bindparam("viewer", type_=sa.String)
     shared_with_me = sa.exists().where(
         image_members.c.image_id == images.c.id,
-        image_members.c.member == project,
+        exactly(image_members.c.member == project),
         unindexed(image_members.c.deleted == sa.false()),
     )
     return (
         may
-        | (images.c.owner == project)
+        | exactly(images.c.owner == project)
         | ((images.c.visibility == Visibility.SHARED.value) & shared_with_me)
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Column, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.dialects import mysql
 
 from headrace.model import Visibility
 
@@ -28,10 +29,17 @@ OWN = sa.MetaData()
 _MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8"}
 # SQLite numbers rows by itself only where the type is exactly INTEGER.
 _BIG_KEY = sa.BigInteger().with_variant(Integer(), "sqlite")
+# MySQL's DATETIME has whole seconds unless told otherwise, and Glance's columns are not.
+_PRECISE = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
 def _boolean() -> sa.Boolean:
     return sa.Boolean(create_constraint=True)
+
+
+def _boolean_of_images() -> sa.Boolean:
+    """Glance's migrations have made the table anew on SQLite and lost its checks there."""
+    return sa.Boolean().with_variant(_boolean(), "mysql")
 
 
 def _times() -> list[Column[object]]:
@@ -63,14 +71,14 @@ images = sa.Table(
     Column("status", String(30), nullable=False),
     *_times(),
     Column("deleted_at", sa.DateTime),
-    Column("deleted", sa.Boolean, nullable=False),
+    Column("deleted", _boolean_of_images(), nullable=False),
     Column("disk_format", String(20)),
     Column("container_format", String(20)),
     Column("checksum", String(32)),
     Column("owner", String(255)),
     Column("min_disk", Integer, nullable=False),
     Column("min_ram", Integer, nullable=False),
-    Column("protected", sa.Boolean, nullable=False, server_default=sa.false()),
+    Column("protected", _boolean_of_images(), nullable=False, server_default=sa.false()),
     Column("virtual_size", _BIG_KEY),
     Column(
         "visibility",
@@ -300,6 +308,6 @@ uploads = sa.Table(
     Column("image_id", String(36), primary_key=True),
     Column("upload_id", String(36), nullable=False),
     Column("worker", String(255), nullable=False),
-    Column("heartbeat", sa.DateTime, nullable=False),
+    Column("heartbeat", _PRECISE, nullable=False),
     **_MYSQL,
 )

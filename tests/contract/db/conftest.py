@@ -1,6 +1,5 @@
 """Every test of this folder that takes ``database`` runs on each kind of database."""
 
-import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,39 +10,24 @@ import sqlalchemy as sa
 
 from headrace.db import migrate, schema
 from headrace.db.engine import Database, connect
-from tests.contract.db import postgresql
-
-KINDS = ("sqlite", "postgresql")
+from tests.conftest import KINDS, NewDatabase
 
 
-@pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
-    with postgresql.server() as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def new_postgresql(postgresql_url: str) -> Iterator[Callable[[], str]]:
-    """Makes an empty PostgreSQL database and returns its URL."""
-    numbers = itertools.count()
-    server = connect(postgresql_url.format("postgres"))
-
-    def make() -> str:
-        name = f"test{next(numbers)}"
-        with server.read() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        return postgresql_url.format(name)
-
-    yield make
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def prepared_postgresql(new_postgresql: Callable[[], str]) -> Iterator[Database]:
-    database = connect(new_postgresql())
+def _prepared(url: str) -> Iterator[Database]:
+    database = connect(url)
     migrate.prepare(database)
     yield database
     database.close()
+
+
+@pytest.fixture(scope="session")
+def prepared_postgresql(new_database: NewDatabase) -> Iterator[Database]:
+    yield from _prepared(new_database("postgresql"))
+
+
+@pytest.fixture(scope="session")
+def prepared_mariadb(new_database: NewDatabase) -> Iterator[Database]:
+    yield from _prepared(new_database("mariadb"))
 
 
 @pytest.fixture(scope="session")
@@ -67,23 +51,33 @@ def sqlite(prepared_sqlite: Path, tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture(params=KINDS)
 def database(request: pytest.FixtureRequest) -> Database:
     """A prepared, empty database."""
+    return _empty(request)
+
+
+@pytest.fixture(params=KINDS[1:])
+def served(request: pytest.FixtureRequest) -> Database:
+    """A prepared, empty database of a server."""
+    return _empty(request)
+
+
+def _empty(request: pytest.FixtureRequest) -> Database:
+    found: Database
     if request.param == "sqlite":
-        found: Database = request.getfixturevalue("sqlite")
+        found = request.getfixturevalue("sqlite")
         return found
-    found = request.getfixturevalue("prepared_postgresql")
-    tables = [*schema.GLANCE.tables, *schema.OWN.tables]
+    found = request.getfixturevalue(f"prepared_{request.param}")
     with found.write() as connection:
-        connection.execute(sa.text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY"))
+        for table in (*schema.OWN.sorted_tables, *reversed(schema.GLANCE.sorted_tables)):
+            connection.execute(sa.delete(table))
     return found
 
 
 @pytest.fixture(params=KINDS)
-def unprepared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Database]]:
+def unprepared(
+    request: pytest.FixtureRequest, new_database: NewDatabase
+) -> Iterator[Callable[[], Database]]:
     """Opens one and the same database, in which nothing is yet."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/new.db"
-    else:
-        url = request.getfixturevalue("new_postgresql")()
+    url = new_database(request.param)
     with ExitStack() as stack:
 
         def make() -> Database:

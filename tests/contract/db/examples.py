@@ -12,8 +12,9 @@ from headrace.db import schema
 from headrace.db.engine import Database
 from headrace.model import Image, Viewer
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678901)
-LATER = datetime(2026, 1, 2, 3, 5, 0, 1)
+# Whole seconds: MySQL keeps no more in Glance's columns.
+NOW = datetime(2026, 1, 2, 3, 4, 5)
+LATER = datetime(2026, 1, 2, 3, 5)
 ADMIN = Viewer(None, is_admin=True)
 
 

@@ -10,6 +10,7 @@ from headrace import errors
 from headrace.db import catalogue, images, migrate
 from headrace.db.engine import Database, connect
 from headrace.model import Filter, ImageQuery, Op, Viewer
+from tests.conftest import KINDS, NewDatabase
 from tests.contract.db.examples import ADMIN, NOW, image, statements
 from tests.contract.db.listing import PROJECTS, Catalogue, make
 
@@ -19,15 +20,10 @@ SORT_KEYS = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def made(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Catalogue]:
+@pytest.fixture(scope="module", params=KINDS)
+def made(request: pytest.FixtureRequest, new_database: NewDatabase) -> Iterator[Catalogue]:
     """A catalogue that no test changes."""
-    if request.param == "sqlite":
-        database = connect(f"sqlite:///{tmp_path_factory.mktemp('catalogue')}/headrace.db")
-    else:
-        database = connect(request.getfixturevalue("new_postgresql")())
+    database = connect(new_database(request.param))
     migrate.prepare(database)
     yield make(database, 60)
     database.close()

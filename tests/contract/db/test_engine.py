@@ -1,5 +1,6 @@
 """Transactions: what one that fails leaves, and what becomes of those that meet."""
 
+import gc
 import os
 import sqlite3
 import threading
@@ -14,6 +15,7 @@ from headrace import errors
 from headrace.db import images, schema
 from headrace.db.engine import Database, connect, transaction
 from tests.contract.db.examples import ADMIN, image
+from tests.servers import Server
 
 NODES = schema.node_reference
 
@@ -67,8 +69,8 @@ def test_writes_that_meet_all_happen(database: Database) -> None:
     assert urls(database) == {str(number) for number in range(100)}
 
 
-def test_one_of_two_in_a_deadlock_is_run_again(prepared_postgresql: Database) -> None:
-    database = prepared_postgresql
+def test_one_of_two_in_a_deadlock_is_run_again(served: Database) -> None:
+    database = served
     with database.write() as connection:
         connection.execute(sa.delete(NODES))
         add(connection, "first")
@@ -96,6 +98,115 @@ def test_one_of_two_in_a_deadlock_is_run_again(prepared_postgresql: Database) ->
         for result in results:
             result.result(timeout=60)
     assert len(runs) == 3
+
+
+def test_a_transaction_that_cannot_be_serialized_is_run_again(
+    prepared_postgresql: Database,
+) -> None:
+    database = prepared_postgresql
+    with database.write() as connection:
+        connection.execute(sa.delete(NODES))
+        add(connection, "")
+    met = threading.Barrier(2)
+    runs: list[str] = []
+
+    @transaction
+    def append(connection: Connection, letter: str) -> None:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        found = connection.execute(sa.select(NODES.c.node_reference_url)).scalar_one()
+        runs.append(letter)
+        if len(runs) <= 2:
+            met.wait()
+        connection.execute(sa.update(NODES).values(node_reference_url=found + letter))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda letter: append(database, letter), "ab"))
+    assert len(runs) == 3
+    assert urls(database) in ({"ab"}, {"ba"})
+
+
+def end_connection(database: Database, connection: Connection) -> None:
+    """As a server that restarts, or an administrator, ends it."""
+    if database.dialect == "postgresql":
+        number = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        words = f"SELECT pg_terminate_backend({number}, 60000)"
+    else:
+        number = connection.exec_driver_sql("SELECT connection_id()").scalar_one()
+        words = f"KILL {number}"
+    with database.read() as other:
+        other.exec_driver_sql(words)
+
+
+def test_a_transaction_that_lost_its_connection_is_run_again(served: Database) -> None:
+    runs = 0
+
+    @transaction
+    def work(connection: Connection) -> None:
+        nonlocal runs
+        runs += 1
+        add(connection, "once")
+        if runs < 3:
+            end_connection(served, connection)
+        add(connection, "twice")
+
+    work(served)
+    assert runs == 3
+    assert urls(served) == {"once", "twice"}
+
+
+def test_a_transaction_is_not_run_again_for_ever(served: Database) -> None:
+    runs = 0
+
+    @transaction
+    def work(connection: Connection) -> None:
+        nonlocal runs
+        runs += 1
+        end_connection(served, connection)
+        add(connection, "never")
+
+    with pytest.raises(errors.ServiceUnavailable):
+        work(served)
+    assert 1 < runs < 20
+    assert urls(served) == set()
+
+
+def test_what_may_have_been_kept_is_not_done_again(served: Database) -> None:
+    runs = 0
+
+    @transaction
+    def work(connection: Connection) -> None:
+        nonlocal runs
+        runs += 1
+        add(connection, "perhaps")
+        end_connection(served, connection)
+
+    with pytest.raises(errors.ServiceUnavailable):
+        work(served)
+    assert runs == 1
+
+
+# PyMySQL leaves a socket behind that was refused.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_server_may_restart_between_two_requests(
+    served: Database, request: pytest.FixtureRequest
+) -> None:
+    kind = {"mysql": "mariadb"}.get(served.dialect, served.dialect)
+    server: Server = request.getfixturevalue(f"{kind}_server")
+    made = image()
+    images.create(served, made)
+    server.restart()
+    assert images.show(served, made.id, ADMIN) == made
+    server.restart()
+    images.create(served, image())
+    server.stop()
+    for act in (images.show, images.show_for_download):
+        with pytest.raises(errors.ServiceUnavailable):
+            act(served, made.id, ADMIN)
+    with pytest.raises(errors.ServiceUnavailable):
+        images.create(served, image())
+    server.restart()
+    assert images.show(served, made.id, ADMIN) == made
+    gc.collect()  # while what PyMySQL has left is still forgiven
 
 
 def test_a_locked_sqlite_is_waited_for(sqlite: Database) -> None:
@@ -142,9 +253,9 @@ def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_value_that_does_not_fit_is_the_callers_fault(prepared_postgresql: Database) -> None:
+def test_a_value_that_does_not_fit_is_the_callers_fault(served: Database) -> None:
     with pytest.raises(errors.BadRequest):
-        images.create(prepared_postgresql, image(name="x" * 256))
+        images.create(served, image(name="x" * 256))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The two-way door: a real Glance on our database, and we on a real Glance's."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from headrace import errors
-from headrace.db import images, migrate
+from headrace.db import images, migrate, schema
 from headrace.db.engine import Database, connect
+from tests.conftest import NewDatabase
 from tests.contract.db.examples import ADMIN, image
 from tests.needs import require_environment
 
@@ -27,13 +29,14 @@ Manage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def manage(tmp_path_factory: pytest.TempPathFactory) -> Manage:
-    """``manage(path, *words)``: glance-manage on an SQLite database."""
+    """``manage(where, *words)``: glance-manage on a database's URL or SQLite's file."""
     program = require_environment(".venv-glance") / "glance-manage"
     directory = tmp_path_factory.mktemp("glance")
 
-    def run(path: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    def run(where: Path | sa.URL, *words: str) -> "subprocess.CompletedProcess[str]":
         config = directory / "glance-api.conf"
-        config.write_text(f"[database]\nconnection = sqlite:///{path}\n")
+        url = f"sqlite:///{where}" if isinstance(where, Path) else where.render_as_string(False)
+        config.write_text(f"[database]\nconnection = {url}\n")
         return subprocess.run(
             [program, "--config-file", config, *words],
             capture_output=True, text=True, timeout=120, cwd=directory,
@@ -92,11 +95,47 @@ def _named(found: Any) -> dict[str, Any]:
     return {each["name"]: each for each in found}
 
 
-def test_our_tables_are_glances(sqlite: Database, glance: Database) -> None:
-    ours, theirs = layout(sqlite), layout(glance)
+def check_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     assert ours.keys() == theirs.keys()
     for table, expected in theirs.items():
         assert ours[table] == expected, table
+
+
+def test_our_tables_are_glances(sqlite: Database, glance: Database) -> None:
+    check_same(layout(sqlite), layout(glance))
+
+
+def test_our_tables_are_glances_on_mariadb(new_database: NewDatabase, manage: Manage) -> None:
+    """Collations, too: Glance's later tables refer to these by columns of text."""
+    theirs, ours = (connect(new_database("mariadb")) for _ in range(2))
+    done = manage(theirs.engine.url, "db", "sync")
+    assert done.returncode == 0, done.stderr
+    migrate.prepare(ours)
+    before = layout(theirs)
+    check_same(layout(ours), before)
+    check_same(creations(ours), creations(theirs))
+    migrate.prepare(theirs)
+    migrate.hand_back(theirs)
+    assert layout(theirs) == before
+    done = manage(theirs.engine.url, "db", "check")
+    assert done.returncode == 0, done.stderr
+    for database in (theirs, ours):
+        database.close()
+
+
+def creations(database: Database) -> dict[str, list[str]]:
+    """MariaDB's own words for each of Glance's tables, in an order of our own, without ours.
+
+    Checks and foreign keys have numbers for names, in the order of their making.
+    """
+    found = {}
+    with database.read() as connection:
+        for table in schema.GLANCE.tables:
+            words = connection.exec_driver_sql(f"SHOW CREATE TABLE {table}").one()[1]
+            words = re.sub(r"`(CONSTRAINT_|\w+_ibfk_)[0-9]+`", "", words)
+            lines = [line.rstrip(",") for line in words.splitlines() if "headrace_" not in line]
+            found[table] = sorted(lines)
+    return found
 
 
 @pytest.mark.parametrize("words", [("db", "check"), ("db", "version"), ("db", "sync")])

@@ -86,12 +86,12 @@ def test_rows_are_as_glance_writes_them(database: Database) -> None:
     metadefs.create(database, WHOLE)
     (row,) = rows(database, schema.metadef_namespaces)
     assert row == {
-        "id": 1, "namespace": "ns", "display_name": "dïsplay", "description": "text",
+        "id": row["id"], "namespace": "ns", "display_name": "dïsplay", "description": "text",
         "visibility": "public", "protected": False, "owner": "mine", "created_at": NOW,
         "updated_at": NOW,
     }  # fmt: skip
     first, second = rows(database, schema.metadef_objects)
-    assert (first["namespace_id"], first["required"]) == (1, "x,y")
+    assert (first["namespace_id"], first["required"]) == (row["id"], "x,y")
     assert json.loads(first["json_schema"]) == {"x": {"title": "X"}}
     assert (second["required"], second["json_schema"]) == (None, "{}")
     assert json.loads(rows(database, schema.metadef_properties)[0]["json_schema"]) == {

@@ -11,10 +11,14 @@ import sqlalchemy as sa
 from headrace import errors
 from headrace.db import images, migrate, schema, uploads
 from headrace.db.engine import Database, connect
+from headrace.db.migrate import Found, State
 from headrace.model import Status
 from tests.contract.db.examples import ADMIN, NOW, image, stored
 
 Unprepared = Callable[[], Database]
+
+OWN_KEYS = {"headrace_alembic_version.PRIMARY", "headrace_uploads.PRIMARY"}
+"""What MySQL calls primary keys."""
 
 PREPARE = """
 import sys
@@ -35,6 +39,9 @@ def names(database: Database) -> set[str]:
         "sqlite": "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'",
         "postgresql": "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
         " WHERE nspname = 'public' AND relkind IN ('r', 'i')",
+        "mysql": "SELECT table_name FROM information_schema.tables WHERE table_schema = database()"
+        " UNION SELECT concat(table_name, '.', index_name) FROM information_schema.statistics"
+        " WHERE table_schema = database()",
     }[database.dialect]
     with database.read() as connection:
         return set(connection.execute(sa.text(query)).scalars())
@@ -56,9 +63,10 @@ def make_glance(database: Database, *found: str) -> None:
 
 def test_an_empty_database_gets_everything(unprepared: Unprepared) -> None:
     database = unprepared()
+    assert migrate.check(database) == Found([], [], State.TO_SYNC)
     migrate.prepare(database)
-    assert revisions(database, "alembic_version") == ["2024_1_contract01"]
-    assert revisions(database, "headrace_alembic_version") == ["headrace_0001"]
+    ready = Found(["2024_1_contract01"], ["headrace_0001"], State.READY)
+    assert migrate.check(database) == ready
     assert set(sa.inspect(database.engine).get_table_names()) == {
         *schema.GLANCE.tables,
         *schema.OWN.tables,
@@ -90,9 +98,11 @@ def test_a_glance_at_its_head_gets_only_what_is_ours(unprepared: Unprepared) -> 
     database = unprepared()
     make_glance(database, "2024_1_contract01")
     before = names(database)
+    assert migrate.check(database) == Found(["2024_1_contract01"], [], State.TO_SYNC)
+    assert names(database) == before
     migrate.prepare(database)
     new = names(database) - before
-    assert all(name.startswith("headrace_") for name in new)
+    assert all(name.rpartition(".")[2].startswith("headrace_") or name in OWN_KEYS for name in new)
     assert len(new) > 10
     assert revisions(database, "alembic_version") == ["2024_1_contract01"]
 
@@ -110,6 +120,7 @@ def test_an_older_glance_is_refused(unprepared: Unprepared, found: list[str]) ->
     database = unprepared()
     make_glance(database, *found)
     before = names(database)
+    assert migrate.check(database) == Found(sorted(found), [], State.GLANCE_TOO_OLD)
     with pytest.raises(errors.DatabaseTooOld) as caught:
         migrate.prepare(database)
     assert caught.value.fields["revision"] == ", ".join(sorted(found))
@@ -133,9 +144,9 @@ def test_a_newer_database_is_refused(unprepared: Unprepared, table: str, revisio
     migrate.prepare(database)
     with database.write() as connection:
         connection.execute(sa.text(f"UPDATE {table} SET version_num = '{revision}'"))
-    with pytest.raises(errors.ConfigurationError, match=revision) as caught:
+    assert migrate.check(database).state is State.TOO_NEW
+    with pytest.raises(errors.DatabaseTooNew, match=revision):
         migrate.prepare(database)
-    assert not isinstance(caught.value, errors.DatabaseTooOld)
 
 
 def test_a_database_that_was_handed_back_has_nothing_of_ours(unprepared: Unprepared) -> None:
@@ -164,6 +175,7 @@ def test_handing_back_ends_uploads(unprepared: Unprepared) -> None:
     assert stored(database, schema.images, theirs.id)[0]["status"] == "saving"
 
 
+@pytest.mark.parametrize("unprepared", ["sqlite", "postgresql"], indirect=True)
 def test_a_migration_that_fails_leaves_nothing(unprepared: Unprepared) -> None:
     database = unprepared()
     make_glance(database, "2024_1_contract01")
@@ -176,6 +188,33 @@ def test_a_migration_that_fails_leaves_nothing(unprepared: Unprepared) -> None:
     with pytest.raises(errors.ConfigurationError, match="headrace_image_locations_status"):
         migrate.prepare(database)
     assert names(database) == before
+
+
+@pytest.mark.parametrize("unprepared", ["mariadb"], indirect=True)
+def test_a_migration_that_was_cut_short_is_completed(unprepared: Unprepared) -> None:
+    """MySQL cannot undo DDL, so a crash leaves a part of it."""
+    database = unprepared()
+    migrate.prepare(database)
+    whole = names(database)
+    with database.write() as connection:
+        connection.execute(sa.text("DELETE FROM headrace_alembic_version"))
+        connection.execute(sa.text("DROP INDEX headrace_image_locations_status ON image_locations"))
+    migrate.prepare(database)
+    assert names(database) == whole
+    with database.write() as connection:
+        connection.execute(sa.text("DROP INDEX headrace_images_id ON images"))
+    migrate.hand_back(database)
+    assert not [name for name in names(database) if "headrace_" in name]
+
+
+@pytest.mark.parametrize("unprepared", ["mariadb"], indirect=True)
+def test_a_creation_that_was_cut_short_is_completed(unprepared: Unprepared) -> None:
+    database = unprepared()
+    with database.write() as connection:
+        schema.images.create(connection)
+        connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+    migrate.prepare(database)
+    images.create(database, image(tags=frozenset({"a"})))
 
 
 def test_a_database_that_cannot_be_opened_is_explained(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Uploads in progress, on every kind of database."""
 
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +98,56 @@ def test_one_of_many_claims_wins(database: Database, queued: Image) -> None:
         results = sorted(pool.map(claim, range(8)))
     assert results == ["lost"] * 7 + ["won"]
     assert len(uploads.leases(database)) == 1
+
+
+CLAIM = """
+import sys
+from datetime import datetime
+from headrace import errors
+from headrace.db import engine, images, uploads
+from headrace.model import Viewer
+url, worker, *ids = sys.argv[1:]
+database = engine.connect(url)
+known = [images.show(database, image_id, Viewer(is_admin=True)) for image_id in ids]
+print("ready", flush=True)
+sys.stdin.readline()
+for image in known:
+    try:
+        uploads.claim(database, image, worker + image.id[6:], worker, datetime(2026, 1, 1))
+        print(image.id)
+    except errors.ImageChanged:
+        pass
+"""
+
+
+def test_one_of_two_processes_has_each_upload(database: Database) -> None:
+    made = [image() for _ in range(100)]
+    for each in made:
+        images.create(database, each)
+    url = database.engine.url.render_as_string(hide_password=False)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIM, url, worker, *(each.id for each in made)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for worker in ("first", "other")
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    won = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(won[0] + won[1]) == sorted(each.id for each in made)
+    held = {lease.image_id: lease.worker for lease in uploads.leases(database)}
+    assert held == {
+        image_id: worker
+        for worker, ids in zip(("first", "other"), won, strict=True)
+        for image_id in ids
+    }
 
 
 def test_a_deleted_image_cannot_be_claimed(database: Database, queued: Image) -> None:
@@ -219,7 +271,7 @@ def test_nobody_begins_before_the_data_of_the_last_is_gone(
     order: list[str] = []
 
     def claim() -> None:
-        # Waits for the release (SQLite), or is refused because it has not ended (PostgreSQL).
+        # Waits for the release (SQLite), or is refused because it has not ended (the others).
         with contextlib.suppress(errors.StatusConflict):
             uploads.claim(database, queued, "two", "worker", NOW)
             order.append("claimed")

@@ -5,6 +5,8 @@ begins with the two columns every list fixes (deleted, os_hidden) and ends with 
 (created_at, id); the lists of one owner or one visibility, which narrow before they sort, have
 theirs.  Nullable keys sort as empty or 0, so their indexes hold that expression.  MariaDB has no
 indexes on expressions: there, and on MySQL for the same SQL, the plain column is indexed.
+
+MySQL and MariaDB cannot undo a CREATE or a DROP: what a crash left half done is completed.
 """
 
 import sqlalchemy as sa
@@ -45,17 +47,24 @@ _INDEXES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def upgrade() -> None:
     schema.OWN.create_all(op.get_bind())
+    on_mysql = op.get_bind().dialect.name == "mysql"
     for name, (table, columns) in _INDEXES.items():
-        if op.get_bind().dialect.name == "mysql":
+        if on_mysql and not _exists(table, name):
             op.create_index(name, table, list(columns), mysql_length={"value": schema.VALUE_PREFIX})
-        else:
+        elif not on_mysql:
             op.create_index(name, table, [_expression(table, column) for column in columns])
 
 
 def downgrade() -> None:
+    on_mysql = op.get_bind().dialect.name == "mysql"
     for name, (table, _columns) in _INDEXES.items():
-        op.drop_index(name, table)
+        if not on_mysql or _exists(table, name):
+            op.drop_index(name, table)
     schema.OWN.drop_all(op.get_bind())
+
+
+def _exists(table: str, name: str) -> bool:
+    return any(index["name"] == name for index in sa.inspect(op.get_bind()).get_indexes(table))
 
 
 def _expression(table: str, column: str) -> str | sa.TextClause:
