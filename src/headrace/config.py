@@ -2,8 +2,8 @@
 
 Names, groups and defaults are those of ``glance-api.conf`` wherever Glance has the same thing, so
 that an operator's file is read as it is; what only Headrace has lies in the group ``[headrace]``.
-Options of a file that Headrace does not know are ignored.  Each may also be set in the environment
-as ``OS_<GROUP>__<OPTION>`` (oslo.config's own convention).
+What else such a file sets is told at the start (``foreign``).  Each may also be set in the
+environment as ``OS_<GROUP>__<OPTION>`` (oslo.config's own convention).
 """
 
 import hashlib
@@ -111,6 +111,18 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         ),
         cfg.IntOpt(
             "http_retries", default=3, min=0, help="How often that is tried again when it fails."
+        ),
+        cfg.BoolOpt(
+            "delayed_delete",
+            default=False,
+            help="Keep the data of deleted images for scrub_time; the service then removes it, as "
+            "glance-scrubber does.",
+        ),
+        cfg.IntOpt(
+            "scrub_time",
+            default=0,
+            min=0,
+            help="Seconds for which delayed_delete keeps the data of a deleted image.",
         ),
         cfg.URIOpt(
             "public_endpoint",

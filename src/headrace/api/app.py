@@ -171,18 +171,20 @@ def build(conf: cfg.ConfigOpts) -> Application:
     migrate.prepare(database)
     database.close()  # no connection may cross the fork
     arrivals = Arrivals(config.offload_dir(conf)) if conf.headrace.upload_offload else None
-    registry = _registry(conf, arrivals)
+    stores = registry(conf, arrivals)
     for directory in config.image_dirs(conf):
         _test_zero_copy(directory)
     monitoring = Monitoring(_metrics(conf))
     fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
-    images = Images(database, registry, fields.check, limits, _now)
-    content = Content(database, registry, _upload_rules(conf), _now)
+    images = Images(
+        database, stores, fields.check, limits, _now, delayed_delete=conf.delayed_delete
+    )
+    content = Content(database, stores, _upload_rules(conf), _now)
     location_rules = LocationRules(
         conf.image_location_quota, conf.do_secure_hash, conf.http_retries
     )
-    locations = Locations(database, registry, images, location_rules, _upload_rules(conf), _now)
+    locations = Locations(database, stores, images, location_rules, _upload_rules(conf), _now)
     authenticate = auth.everybody if conf.headrace.unauthenticated_ok else auth.this_machine
 
     gate = _Gate(authenticate, conf.max_request_id_length, monitoring.metrics.requests)
@@ -195,8 +197,8 @@ def build(conf: cfg.ConfigOpts) -> Application:
         Members(database, conf.image_member_quota, _now),
         Metadefs(database, _now),
         locations,
-        Stores(database, registry, images, _now),
-        Whereabouts(registry, conf.show_image_direct_url, conf.show_multiple_locations),
+        Stores(database, stores, images, _now),
+        Whereabouts(stores, conf.show_image_direct_url, conf.show_multiple_locations),
         fields,
         _delivery(conf, monitoring.traffic),
         Offload(arrivals),
@@ -213,7 +215,10 @@ def build(conf: cfg.ConfigOpts) -> Application:
 
     def housekeeping() -> Housekeeping:
         lease = conf.headrace.upload_lease
-        return Housekeeping(database, registry, images, content, locations, lease, _now)
+        scrub_time = conf.scrub_time if conf.delayed_delete else None
+        return Housekeeping(
+            database, stores, images, content, locations, lease, _now, scrub_time=scrub_time
+        )
 
     return Application(app, database, housekeeping, monitoring)
 
@@ -248,8 +253,11 @@ def _test_zero_copy(directory: str) -> None:
             _log.warning("bytes of %s are copied: %s", directory, fault)
 
 
-def _registry(conf: cfg.ConfigOpts, arrivals: Arrivals | None) -> Registry:
-    """The stores, and the files that administrators may register in place."""
+def registry(conf: cfg.ConfigOpts, arrivals: Arrivals | None = None) -> Registry:
+    """The stores that ``conf`` describes, and the files that administrators may register in place.
+
+    Raises ConfigurationError.
+    """
     stores: list[Store]
     labels: dict[str, Label] | None = None
     default = "file"

@@ -24,6 +24,8 @@ class Housekeeping:
 
     ``lease`` is in seconds: how long after its last heartbeat an upload of a worker elsewhere
     counts as alive.  Uploads of a dead process on this machine are taken back at once.
+    ``scrub_time``, also in seconds, is how long the data of deleted images is kept; None where it
+    is not: what a Glance has put off is its scrubber's then.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class Housekeeping:
         locations: Locations,
         lease: float,
         clock: Clock,
+        *,
+        scrub_time: float | None = None,
     ) -> None:
         self._database = database
         self._stores = stores
@@ -43,6 +47,7 @@ class Housekeeping:
         self._lease = lease
         self._clock = clock
         self._locations = locations
+        self._scrub_time = scrub_time
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -68,7 +73,10 @@ class Housekeeping:
                 if uploads.expire(self._database, lease, now, discard=discard):
                     _log.warning("upload of image %s was interrupted", lease.image_id)
                     self._locations.resume(lease.image_id)
-        for image_id, locations in rows.undeleted_data(self._database, alive_since).items():
+        left = rows.undeleted_data(self._database, alive_since)
+        if self._scrub_time is not None:
+            left |= rows.delayed_data(self._database, now - timedelta(seconds=self._scrub_time))
+        for image_id, locations in left.items():
             self._images.delete_data(image_id, locations)
 
     def beat(self) -> None:

@@ -66,16 +66,27 @@ class Limits:
 
 
 class Images:
-    """The images of one database and its stores."""
+    """The images of one database and its stores.
+
+    ``delayed_delete`` leaves the data of deleted images to the housekeeping.
+    """
 
     def __init__(
-        self, database: Database, stores: Registry, check: Check, limits: Limits, clock: Clock
+        self,
+        database: Database,
+        stores: Registry,
+        check: Check,
+        limits: Limits,
+        clock: Clock,
+        *,
+        delayed_delete: bool = False,
     ) -> None:
         self._database = database
         self._stores = stores
         self._check = check
         self._limits = limits
         self._clock = clock
+        self._delayed_delete = delayed_delete
         self._left_behind: set[str] = set()
 
     def create(self, context: Context, values: Mapping[str, object]) -> Image:
@@ -197,7 +208,7 @@ class Images:
         housekeeping removes, never a record without data.
         """
         image = afresh(lambda: self._delete_record(context, image_id))
-        if image.locations:
+        if image.locations and not self._delayed_delete:
             self.delete_data(image.id, image.locations)
 
     def _delete_record(self, context: Context, image_id: str) -> Image:
@@ -205,7 +216,7 @@ class Images:
         policy.require_of(context, "delete_image", image)
         if image.protected:
             raise errors.ImageProtected(image_id=image_id)
-        rows.delete(self._database, image, self._clock())
+        rows.delete(self._database, image, self._clock(), delayed=self._delayed_delete)
         return image
 
     def delete_data(self, image_id: str, locations: Collection[Location]) -> None:
