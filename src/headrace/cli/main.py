@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "top": ("top", "top", "Watch the transfers under way."),
     "md": ("metadefs", "command", "List and change metadata definitions."),
     "db": ("database", "command", "Look after a service's database."),
+    "store": ("store", "command", "Look after a service's stores."),
     "bench": (
         "bench",
         "bench",

@@ -1,5 +1,6 @@
 """What every store is: somewhere image data is written once, read many times, deleted."""
 
+from collections.abc import Iterator
 from typing import NoReturn, Protocol
 
 from headrace import errors
@@ -125,6 +126,10 @@ class Store(Protocol):
         """The location URL that ``create(image_id, …).commit()`` returns."""
         ...
 
+    def held(self) -> Iterator[str]:
+        """The ids of the images that the store holds data of, in no order."""
+        ...
+
     def sweep(self) -> int:
         """Remove what crashed writers left behind, and nothing that a live one is writing.
 
@@ -163,6 +168,10 @@ class ReadOnly:
 
     def delete(self, url: str) -> None:
         """Let go of the location."""
+
+    def held(self) -> Iterator[str]:
+        """Nothing that is the store's own."""
+        return iter(())
 
     def sweep(self) -> int:
         return 0

@@ -259,6 +259,12 @@ class FilesystemStore:
         except OSError as error:
             raise errors.Forbidden(reason=f"store {self._id} may not be written") from error
 
+    def held(self) -> Iterator[str]:
+        with os.scandir(self.datadir) as entries:
+            for entry in entries:
+                if IMAGE_ID.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    yield entry.name
+
     def sweep(self) -> int:
         if not self.writable:
             return 0
