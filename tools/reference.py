@@ -50,9 +50,9 @@ def settings_page() -> str:
         GENERATED,
         "Names, groups and defaults are those of `glance-api.conf` wherever Glance has the same "
         "setting; what only Headrace has lies in the group `[headrace]`. Settings of a file that "
-        "are not listed here are ignored. Each can also be set in the environment, under the name "
-        "given in the last column, which wins over a file; the options of `headrace serve` win "
-        "over both.",
+        "are not listed here are ignored, and told at the start. Each can also be set in the "
+        "environment, under the name given in the last column, which wins over a file; the options "
+        "of `headrace serve` win over both.",
     ]
     for group, options in config.OPTIONS.items():
         lines += ["", f"## [{group}]", "", "| setting | type | default | meaning | environment |"]

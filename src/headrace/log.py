@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Iterable
 from contextvars import ContextVar
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -26,3 +27,9 @@ def configure(debug: bool = False) -> None:
     logger.propagate = False
     # It also logs the failed safety checks that it raises, which our own errors tell of.
     logging.getLogger("oslo_utils").addHandler(logging.NullHandler())
+
+
+def tell(statements: Iterable[str]) -> None:
+    """Log a warning each of what the settings ask for and will not have."""
+    for statement in statements:
+        logging.getLogger("headrace.config").warning("%s", statement)

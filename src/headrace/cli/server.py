@@ -101,7 +101,7 @@ def serve(
     if (unix_socket or behind) and ParameterSource.COMMANDLINE in given:
         raise UsageError(reason="a Unix socket has no --host and no --port")
     # Only here: a command that talks to a service starts without the server's libraries.
-    from headrace import config, log
+    from headrace import config, foreign, log
     from headrace.api.auth import is_loopback
     from headrace.server import embedded
     from headrace.server.options import ServeOptions
@@ -122,6 +122,7 @@ def serve(
                 "--unauthenticated-ok serves everybody who can connect"
             )
         log.configure(debug or session.debug or conf.debug)
+        log.tell(foreign.settings(conf))
         options = ServeOptions(
             host=host,
             port=port,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
-from headrace import config, errors, log
+from headrace import config, errors, foreign, log
 from headrace.api import app
 
 _log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ def _build(environ: dict[str, Any]) -> app.Application:
             files = [name for name in os.environ.get("HEADRACE_CONFIG", "").split(":") if name]
             conf = config.load(files)
             log.configure(conf.debug)
+            log.tell(foreign.settings(conf))
             _check_host(environ)
             _built = app.build(conf)
         return _built

@@ -1,0 +1,58 @@
+"""What a Glance's files set and Headrace does not read is told, and nothing secret with it."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace import config, foreign
+
+
+def told(tmp_path: Path, text: str, name: str = "glance-api.conf") -> list[str]:
+    file = tmp_path / name
+    file.write_text(text)
+    return list(foreign.settings(config.load([file])))
+
+
+def test_what_headrace_reads_is_not_told(tmp_path: Path) -> None:
+    settings = [
+        f"[{group}]\n" + "".join(f"{option.name} = {option.default}\n" for option in options)
+        for group, options in config.OPTIONS.items()
+        for options in [[each for each in options if each.default is not None]]
+    ]
+    assert told(tmp_path, "".join(settings).replace("= []", "=")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[DEFAULT]\nno_such = s3cret", "[DEFAULT] no_such is an option that Headrace does not"),
+        ("[database]\nmax-retries = s3cret", "[database] max-retries is an option that Headrace"),
+        ("[nowhere]\na = s3cret\nb = s3cret", "[nowhere] is a section that Headrace does not have"),
+        ("[DEFAULT]\ntransport_url = s3cret", "transport_url is of oslo.messaging"),
+        ("[DEFAULT]\nlog_file = s3cret", "log_file is of oslo.log"),
+        ("[oslo_messaging_rabbit]\nssl = s3cret", "[oslo_messaging_rabbit] is of oslo.messaging"),
+        ("[taskflow_executor]\nmax_workers = s3cret", "[taskflow_executor] is of Glance's tasks"),
+        ("[debug]\na = s3cret", "[debug] is a section that"),
+        ("[DEFAULT]\nuser_storage_quota = s3cret", "forbids in Glance is not forbidden here"),
+        ("[paste_deploy]\nflavor = s3cret", "forbids in Glance is not forbidden here"),
+        ("[oslo_policy]\npolicy_file = s3cret", "forbids in Glance is not forbidden here"),
+    ],
+)
+def test_what_is_not_read_is_told_without_its_value(tmp_path: Path, text: str, words: str) -> None:
+    (line,) = told(tmp_path, text)
+    assert line.startswith("glance-api.conf: [")
+    assert words in line
+    assert "ignored" in line
+    assert "s3cret" not in line
+
+
+def test_every_file_is_looked_at(tmp_path: Path) -> None:
+    first, second = tmp_path / "glance-image-import.conf", tmp_path / "glance-api.conf"
+    first.write_text("[image_import_opts]\nimage_import_plugins = [no_op]\n[empty]\n")
+    second.write_text("[import_filtering_opts]\nallowed_ports = 80\nallowed_schemes = http\n")
+    lines = list(foreign.settings(config.load([first, second])))
+    assert [line.partition("]")[0] for line in lines] == [
+        "glance-image-import.conf: [image_import_opts",
+        "glance-api.conf: [import_filtering_opts",
+    ]
+    assert "(ignored: allowed_ports, allowed_schemes)" in lines[1]
