@@ -24,7 +24,7 @@ log_file = {directory}/glance.log
 worker_self_reference_url = http://127.0.0.1:{port}
 hashing_algorithm = sha512
 [database]
-connection = sqlite:///{directory}/glance.sqlite
+connection = {database}
 [glance_store]
 default_backend = file
 [file]
@@ -58,7 +58,7 @@ enable-threads = true
 exit-on-reload = true
 die-on-term = true
 master = true
-processes = 4
+processes = {processes}
 http-socket = 127.0.0.1:{port}
 module = glance.wsgi.api:application
 logto = {directory}/uwsgi.log
@@ -71,6 +71,7 @@ class Glance:
 
     process: subprocess.Popen[bytes]
     port: int
+    processes: int
     directory: Path
 
     @property
@@ -93,21 +94,32 @@ class Glance:
 
 def prepare(directory: Path, port: int) -> None:
     """Write the settings of a Glance that keeps everything in ``directory``; create its tables."""
+    write_settings(directory, port, _CONF, database=f"sqlite:///{directory}/glance.sqlite")
+    _run("glance-manage", "--config-file", str(directory / "glance-api.conf"), "db", "sync")
+
+
+def write_settings(
+    directory: Path, port: int, conf: str, *, database: str, processes: int = 4
+) -> None:
+    """Write what ``serving`` needs: ``conf`` with its words filled in, and the rest."""
     for name in ("images", "staging", "tasks"):
         (directory / name).mkdir(parents=True)
-    words = {"directory": directory, "port": port, "venv": VENV}
-    (directory / "glance-api.conf").write_text(_CONF.format(**words))
-    (directory / "uwsgi.ini").write_text(_INI.format(**words))
+    words = {"directory": directory, "port": port, "venv": VENV, "database": database}
+    (directory / "glance-api.conf").write_text(conf.format(**words))
+    (directory / "uwsgi.ini").write_text(_INI.format(**words, processes=processes))
     # Its other rules begin with this one: everybody may do everything, at the least cost.
     (directory / "policy.yaml").write_text('"context_is_admin": "@"\n')
-    _run("glance-manage", "--config-file", str(directory / "glance-api.conf"), "db", "sync")
 
 
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[Glance]:
-    """Run the Glance that ``prepare`` made in ``directory``; nothing is left running after."""
+    """Run the Glance whose settings are in ``directory``; nothing is left running after."""
     conf = (directory / "uwsgi.ini").read_text()
-    port = int(conf.partition("http-socket = 127.0.0.1:")[2].split()[0])
+    port, processes = (
+        int(conf.partition(name)[2].split()[0])
+        for name in ("http-socket = 127.0.0.1:", "processes = ")
+    )
+    (directory / "uwsgi.log").unlink(missing_ok=True)  # which tells when it is ready
     with (directory / "start.log").open("ab") as log:
         process = subprocess.Popen(
             [VENV / "bin" / "pyuwsgi", "--ini", directory / "uwsgi.ini"],
@@ -117,7 +129,7 @@ def serving(directory: Path) -> Iterator[Glance]:
             env=environment({"OS_GLANCE_CONFIG_DIR": str(directory), "PYTHONWARNINGS": "ignore"}),
             start_new_session=True,
         )
-    glance = Glance(process, port, directory)
+    glance = Glance(process, port, processes, directory)
     try:
         _wait_until_ready(glance)
         yield glance
@@ -147,7 +159,7 @@ def _wait_until_ready(glance: Glance) -> None:
     while time.monotonic() < deadline:
         if glance.process.poll() is not None:
             break
-        if log.exists() and log.read_text(errors="replace").count("WSGI app 0") >= 4:
+        if log.exists() and log.read_text(errors="replace").count("WSGI app 0") >= glance.processes:
             connection = http.client.HTTPConnection("127.0.0.1", glance.port, timeout=START_GUARD)
             connection.request("GET", "/v2/images?limit=1")
             status = connection.getresponse().status

@@ -36,8 +36,6 @@ _OPTIONS = {
 # What these keep from users of a Glance is not kept from them here.
 _RESTRICTING = frozenset(
     {
-        ("DEFAULT", "image_location_quota"),
-        ("DEFAULT", "image_member_quota"),
         ("DEFAULT", "property_protection_file"),
         ("DEFAULT", "use_keystone_limits"),
         ("DEFAULT", "user_storage_quota"),
