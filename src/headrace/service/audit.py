@@ -11,9 +11,8 @@ from headrace.db import audit as rows
 from headrace.db import images
 from headrace.db.engine import Database
 from headrace.model import MIB, Image, Location, Viewer
-from headrace.stores.base import Store
+from headrace.stores.base import Data, Store
 from headrace.stores.registry import Registry
-from headrace.transfer.extent import Extent
 
 _ADMIN = Viewer(is_admin=True)
 _BATCH = 500
@@ -79,30 +78,30 @@ class Audit:
         try:
             at = self._stores.for_location(location)
             store = at.id
-            extent = at.open(location.url)
+            data = at.open(location.url)
         except errors.NotFound:
             return Finding(Fault.MISSING, image.id, store)
         except errors.Error as error:
             return Finding(Fault.UNREADABLE, image.id, store, str(error))
         try:
-            if extent.length != image.size:
-                detail = f"{extent.length} bytes instead of {image.size}"
+            if data.length != image.size:
+                detail = f"{data.length} bytes instead of {image.size}"
                 return Finding(Fault.WRONG_SIZE, image.id, store, detail)
             if self._verify and image.os_hash_algo and image.os_hash_value:
-                return self._check_hash(image, store, extent)
-        except OSError as error:
-            return Finding(Fault.UNREADABLE, image.id, store, error.strerror or str(error))
+                return self._check_hash(image, store, data)
+        except (OSError, errors.Error) as error:
+            return Finding(Fault.UNREADABLE, image.id, store, str(error))
         finally:
-            extent.close()
+            data.close()
         return None
 
-    def _check_hash(self, image: Image, store: str, extent: Extent) -> Finding | None:
+    def _check_hash(self, image: Image, store: str, data: Data) -> Finding | None:
         try:
             digest = hashlib.new(str(image.os_hash_algo), usedforsecurity=False)
         except ValueError:
             detail = f"no {image.os_hash_algo} here"
             return Finding(Fault.UNREADABLE, image.id, store, detail)
-        while block := extent.read(MIB):
+        while block := data.read(MIB):
             digest.update(block)
             self.hashed += len(block)
         if digest.hexdigest() == image.os_hash_value:
