@@ -30,7 +30,14 @@ def delaying(service: Service) -> Service:
         delayed_delete=True,
     )  # fmt: skip
     housekeeping = Housekeeping(
-        service.database, stores, images, service.content, 60.0, service.clock, scrub_time=HOUR
+        service.database,
+        stores,
+        images,
+        service.content,
+        service.locations,
+        60.0,
+        service.clock,
+        scrub_time=HOUR,
     )
     return replace(service, images=images, housekeeping=housekeeping)
 

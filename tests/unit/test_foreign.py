@@ -49,10 +49,10 @@ def test_what_is_not_read_is_told_without_its_value(tmp_path: Path, text: str, w
 def test_every_file_is_looked_at(tmp_path: Path) -> None:
     first, second = tmp_path / "glance-image-import.conf", tmp_path / "glance-api.conf"
     first.write_text("[image_import_opts]\nimage_import_plugins = [no_op]\n[empty]\n")
-    second.write_text("[import_filtering_opts]\nallowed_ports = 80\nallowed_schemes = http\n")
+    second.write_text("[image_conversion]\noutput_format = raw\nmore = 1\n")
     lines = list(foreign.settings(config.load([first, second])))
     assert [line.partition("]")[0] for line in lines] == [
         "glance-image-import.conf: [image_import_opts",
-        "glance-api.conf: [import_filtering_opts",
+        "glance-api.conf: [image_conversion",
     ]
-    assert "(ignored: allowed_ports, allowed_schemes)" in lines[1]
+    assert "(ignored: output_format, more)" in lines[1]

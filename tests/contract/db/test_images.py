@@ -283,10 +283,10 @@ def test_a_delayed_delete_leaves_the_data_for_a_time(database: Database) -> None
     for location in stored(database, schema.image_locations, FULL.id):
         assert (location["status"], location["deleted"]) == ("pending_delete", True)
     assert stored(database, schema.images, bare.id)[0]["status"] == "deleted"
-    assert images.undeleted_data(database) == {}
+    assert images.undeleted_data(database, NOW) == {}
     assert images.delayed_data(database, NOW) == {}
     assert images.delayed_data(database, LATER) == {FULL.id: list(FULL.locations)}
-    images.data_deleted(database, FULL.id)
+    images.data_deleted(database, FULL.id, [each.url for each in FULL.locations])
     assert images.delayed_data(database, LATER) == {}
     assert stored(database, schema.images, FULL.id)[0]["status"] == "deleted"
 

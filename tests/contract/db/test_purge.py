@@ -30,7 +30,7 @@ def made(database: Database, **values: Any) -> Image:
 def deleted(database: Database) -> Image:
     each = made(database)
     images.delete(database, each, LATER)
-    images.data_deleted(database, each.id)
+    images.data_deleted(database, each.id, ["file:///1"])
     return each
 
 
@@ -82,8 +82,8 @@ def test_what_tells_of_data_that_is_still_there_stays(database: Database) -> Non
     each = made(database)
     images.delete(database, each, LATER)
     purge.purge(database, AFTER, image_rows=True)
-    assert images.undeleted_data(database) == {each.id: [Location("file:///1")]}
-    images.data_deleted(database, each.id)
+    assert images.undeleted_data(database, NOW) == {each.id: [Location("file:///1")]}
+    images.data_deleted(database, each.id, ["file:///1"])
     purge.purge(database, AFTER, image_rows=True)
     assert sum(rows(database, each.id).values()) == 0
 
