@@ -136,7 +136,7 @@ def test_who_may_not_see_an_image_is_not_told_of_its_file(tmp_path: Path, mode: 
 
     def client(viewer: Viewer) -> Any:
         built = app.build(conf)
-        built._app.add_middleware(_Somebody(Context(viewer)))
+        built._app.add_middleware(_Somebody(Context(viewer, frozenset({"member"}))))
         return TestClient(built)
 
     admin, owner, stranger = (

@@ -119,6 +119,8 @@ class RequestBody(Body):  # type: ignore[misc]
 
     def _read_reader(self, size: int) -> bytes:
         """gunicorn's one way to its reader, with our errors, and no body cut short unnoticed."""
+        if self.finished:  # and so nothing of the next request's limits is touched
+            return b""
         if not self._due:
             self._wait = self._patience()
             self._due = time.monotonic() + self._wait

@@ -118,7 +118,7 @@ def too_large(url: str, source: str) -> None:
 def members(url: str) -> None:
     """An image is shared, accepted, listed, taken back."""
     for glance in clients(url):
-        image = glance.images.create(name="members")
+        image = glance.images.create(name="shared by glanceclient")
         made = glance.image_members.create(image.id, "yours")
         assert (made.image_id, made.member_id, made.status) == (image.id, "yours", "pending")
         with raises(exc.HTTPConflict):
@@ -129,7 +129,7 @@ def members(url: str) -> None:
             glance.image_members.update(image.id, "yours", "undecided")
         found = [member.member_id for member in glance.image_members.list(image.id)]
         assert found == ["yours"]
-        shared = {"visibility": "shared", "member_status": "all", "name": "members"}
+        shared = {"visibility": "shared", "member_status": "all", "name": "shared by glanceclient"}
         assert [each.id for each in glance.images.list(filters=shared)] == [image.id]
         glance.image_members.delete(image.id, "yours")
         with raises(exc.HTTPNotFound):

@@ -68,7 +68,9 @@ def round_trip(url: str, source: str, target: str) -> None:
 def members(url: str) -> None:
     """An image is shared, accepted, listed, taken back."""
     for cloud in connections(url):
-        image = cloud.image.create_image("members", container_format="bare", disk_format="raw")
+        image = cloud.image.create_image(
+            "shared by openstacksdk", container_format="bare", disk_format="raw"
+        )
         made = cloud.image.add_member(image, member_id="yours")
         assert (made.image_id, made.member_id, made.status) == (image.id, "yours", "pending")
         with raises(exceptions.ConflictException):
@@ -78,7 +80,9 @@ def members(url: str) -> None:
         assert cloud.image.get_member("yours", image).status == "accepted"
         assert cloud.image.find_member("yours", image).member_id == "yours"
         assert [each.member_id for each in cloud.image.members(image)] == ["yours"]
-        found = cloud.image.images(visibility="shared", member_status="all", name="members")
+        found = cloud.image.images(
+            visibility="shared", member_status="all", name="shared by openstacksdk"
+        )
         assert [each.id for each in found] == [image.id]
         cloud.image.remove_member("yours", image, ignore_missing=False)
         with raises(exceptions.NotFoundException):
