@@ -148,6 +148,7 @@ def farewell() -> None:
         "\nNext:\n"
         "  make serve                                    the service, on http://127.0.0.1:9292\n"
         "  .venv/bin/headrace add name=mine path=FILE    an image of yours (in another terminal)\n"
+        "  .venv/bin/headrace top                        the transfers under way, as they go\n"
         "  .venv/bin/headrace --help                     the other commands\n"
         "  docs/guides/quickstart.md                     the same with OpenStack's own clients"
     )
