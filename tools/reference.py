@@ -1,17 +1,21 @@
-"""Write docs/reference from the program itself: errors, settings, commands.
+"""Write docs/reference from the program itself: errors, settings, commands, the API.
 
 ``python -m tools.reference`` writes the pages; with ``--check`` it only says which are stale, and
 fails when one is.
 """
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import yaml
+from falcon import testing
 from oslo_config import cfg
 
 from headrace import config, errors, store_settings
+from headrace.api import app
 from headrace.cli.main import cli
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "reference"
@@ -109,6 +113,20 @@ def _helps(command: click.Command, context: click.Context) -> Iterator[tuple[str
                 yield from _helps(found, inner)
 
 
+def openapi_page() -> str:
+    """The API, as a service with the usual settings describes it."""
+    with tempfile.TemporaryDirectory() as directory:
+        application = app.build(config.load([], {("headrace", "state_dir"): directory}))
+        try:
+            answer = testing.simulate_get(
+                application, "/v2/openapi.json", host="localhost", remote_addr="127.0.0.1"
+            )
+        finally:
+            application.close()
+    text = yaml.safe_dump(answer.json, sort_keys=False, allow_unicode=True, width=WIDTH)
+    return f"# Written by `make docs`; do not edit.\n{text}"
+
+
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
@@ -118,6 +136,7 @@ def pages() -> dict[Path, str]:
     return {
         DIRECTORY / "commands.md": command_page(),
         DIRECTORY / "errors.md": error_page(),
+        DIRECTORY / "openapi.yaml": openapi_page(),
         DIRECTORY / "settings.md": settings_page(),
     }
 

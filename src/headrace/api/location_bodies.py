@@ -26,12 +26,12 @@ class _Location(msgspec.Struct, forbid_unknown_fields=True):
     validation_data: dict[str, Any] | None = None
 
 
-class _NewValidation(msgspec.Struct, forbid_unknown_fields=True):
+class NewValidation(msgspec.Struct, forbid_unknown_fields=True):
     os_hash_algo: Literal["md5", "sha1", "sha256", "sha512"]
     os_hash_value: _Hex
 
 
-class _NewLocation(msgspec.Struct):
+class NewLocation(msgspec.Struct):
     url: Annotated[str, Meta(min_length=1)]
     validation_data: dict[str, Any] | None = None
 
@@ -39,10 +39,10 @@ class _NewLocation(msgspec.Struct):
 def new_location(document: object) -> Named:
     """The body of POST /v2/images/{id}/locations; raises InvalidBody."""
     try:
-        body = msgspec.convert(document, _NewLocation)
+        body = msgspec.convert(document, NewLocation)
         if not body.validation_data:
             return Named(body.url, {})
-        said = msgspec.convert(body.validation_data, _NewValidation)
+        said = msgspec.convert(body.validation_data, NewValidation)
     except msgspec.ValidationError as error:
         raise errors.InvalidBody(reason=error) from None
     if len(said.os_hash_value) != _LENGTHS[said.os_hash_algo]:

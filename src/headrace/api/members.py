@@ -16,13 +16,13 @@ _LINK = "/v2/schemas/member"
 _LIST_LINK = "/v2/schemas/members"
 
 
-class _NewMember(msgspec.Struct):
+class NewMember(msgspec.Struct):
     """What is posted; whatever else it holds does not matter."""
 
     member: Annotated[str, Meta(min_length=1, max_length=255)]
 
 
-class _NewStatus(msgspec.Struct):
+class NewStatus(msgspec.Struct):
     """What is put."""
 
     status: MemberStatus
@@ -30,14 +30,14 @@ class _NewStatus(msgspec.Struct):
 
 def project(body: object) -> str:
     """The project that a body makes a member; raises InvalidBody, InvalidProperty."""
-    found = _read(body, _NewMember).member
+    found = _read(body, NewMember).member
     refuse_wide_characters("member", found)
     return found
 
 
 def status(body: object) -> MemberStatus:
     """The status that a body sets; raises InvalidBody."""
-    return _read(body, _NewStatus).status
+    return _read(body, NewStatus).status
 
 
 def render(member: Member) -> dict[str, object]:

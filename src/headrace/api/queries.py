@@ -19,14 +19,14 @@ SORT_KEYS = frozenset(
         "updated_at",
     }
 )  # fmt: skip
-_INTEGERS = frozenset({"size", "virtual_size", "min_ram", "min_disk"})
-_TEXTS_WITH_IN = frozenset({"name", "status", "id", "container_format", "disk_format"})
-_TEXTS = frozenset({"owner", "checksum", "os_hash_algo", "os_hash_value"})
-_TIMES = frozenset({"created_at", "updated_at"})
+INTEGERS = frozenset({"size", "virtual_size", "min_ram", "min_disk"})
+TEXTS_WITH_IN = frozenset({"name", "status", "id", "container_format", "disk_format"})
+TEXTS = frozenset({"owner", "checksum", "os_hash_algo", "os_hash_value"})
+TIMES = frozenset({"created_at", "updated_at"})
 # Each is a join or a subquery of one statement, compiled and kept for the next list like it.
 _MOST_CONDITIONS = 32
 _TIME_OPS = frozenset(Op) - {Op.IN}
-_MEMBER_STATUS = frozenset({"pending", "accepted", "rejected", "all"})
+MEMBER_STATUS = frozenset({"pending", "accepted", "rejected", "all"})
 
 # What may follow in a comma list: "quoted", or bare up to the next comma.
 _ITEM = re.compile(r',(?:"((?:[^"\\]|\\.)*)"|((?:[^",\\]|\\.)*))(?=,|\Z)', re.DOTALL)
@@ -61,7 +61,7 @@ def image_query(pairs: Pairs, default_limit: int, max_limit: int) -> ImageQuery:
         properties=properties,
         tags=tags,
         visibility=_choice(given, "visibility", {*Visibility, "all"}),
-        member_status=_choice(given, "member_status", _MEMBER_STATUS) or "accepted",
+        member_status=_choice(given, "member_status", MEMBER_STATUS) or "accepted",
         os_hidden=_boolean("os_hidden", given.get("os_hidden", "false").lower()),
     )
 
@@ -201,18 +201,18 @@ def _sort(pairs: Pairs) -> tuple[tuple[str, bool], ...]:
 
 def _filter(name: str, value: str) -> Filter | None:
     """The condition on a column that a parameter means; None for a custom property."""
-    if name in _TEXTS_WITH_IN:
+    if name in TEXTS_WITH_IN:
         return _text_filter(name, value)
-    if name in _TIMES:
+    if name in TIMES:
         return _time_filter(name, value)
-    if name in _TEXTS:
+    if name in TEXTS:
         return Filter(name, Op.EQ, value)
-    if name in _INTEGERS:
+    if name in INTEGERS:
         return Filter(name, Op.EQ, _integer(name, value))
     if name == "protected":
         return Filter(name, Op.EQ, _boolean(name, value))
     column, _, bound = name.rpartition("_")
-    if column in _INTEGERS and bound in ("min", "max"):
+    if column in INTEGERS and bound in ("min", "max"):
         return Filter(column, Op.GTE if bound == "min" else Op.LTE, _integer(name, value))
     return None
 

@@ -11,6 +11,7 @@ from headrace.api.handlers.health import HealthHandler
 from headrace.api.handlers.images import ImageHandler, ImagesHandler
 from headrace.api.handlers.locations import LocationsHandler
 from headrace.api.handlers.members import MemberHandler, MembersHandler
+from headrace.api.handlers.openapi import OpenApiHandler
 from headrace.api.handlers.stores import StoredImageHandler, StoresDetailHandler, StoresHandler
 from headrace.api.handlers.tags import TagHandler
 from headrace.api.handlers.versions import RootHandler, SlashHandler, VersionsHandler
@@ -48,7 +49,7 @@ def routes(
 ) -> dict[str, object]:
     """Path template → handler."""
     several = bool(stores.ids)
-    return {
+    found: dict[str, object] = {
         "/": RootHandler(falcon.HTTP_300, public_endpoint, several),
         "/versions": VersionsHandler(falcon.HTTP_200, public_endpoint, several),
         "/v2": SlashHandler(),
@@ -69,3 +70,5 @@ def routes(
         **schemas.handlers(fields),
         **monitoring,
     }
+    found["/v2/openapi.json"] = OpenApiHandler(fields, found)
+    return found

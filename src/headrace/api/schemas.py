@@ -106,7 +106,7 @@ def refuse_wide_characters(name: str, value: object) -> None:
 
 
 def _render(field: Field) -> dict[str, object]:
-    schema = msgspec.json.schema(field.type)
+    schema = _resolved(msgspec.json.schema(field.type))
     rendered: dict[str, object] = _nullable(schema)
     rendered["description"] = field.description
     if field.read_only:
@@ -114,6 +114,15 @@ def _render(field: Field) -> dict[str, object]:
     if not field.base:
         rendered["is_base"] = False
     return rendered
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with what it refers to in its place: a reference would count from the document."""
+    parts = schema.pop("$defs", {})
+    if "$ref" in schema.get("items", {}):
+        name = schema["items"]["$ref"].rpartition("/")[2]
+        schema["items"] = {key: value for key, value in parts[name].items() if key != "title"}
+    return schema
 
 
 def _nullable(schema: Mapping[str, Any]) -> dict[str, object]:
