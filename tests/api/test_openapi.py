@@ -21,7 +21,7 @@ UNANSWERED = {
     errors.ConfigurationError, errors.DatabaseTooOld, errors.ClientError, errors.UsageError,
     errors.ConnectionFailed, errors.DataCorrupt, errors.PeerGone, errors.FileTruncated,
 }  # fmt: skip
-# What no operation is described with: unknown paths and methods; what is a defect wherever it comes.
+# Those of no operation: unknown paths and methods; defects, wherever they come from.
 EVERYWHERE = {
     errors.Error, errors.TransferError, errors.MethodNotAllowed, errors.NotYetSupported,
 }  # fmt: skip

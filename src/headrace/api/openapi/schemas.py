@@ -90,17 +90,18 @@ def _images(fields: Fields) -> dict[str, Schema]:
             "propertyNames": {"maxLength": 255},
             "additionalProperties": TEXT,
         },
-        "PatchV21": several(_step("op", {"op": {"enum": ["add", "replace", "remove"]}}, "path")),
-        "PatchV20": several({"oneOf": [_step(op, {}, op) for op in ("add", "replace", "remove")]}),
+        "PatchV21": several(_step("path", op={"enum": ["add", "replace", "remove"]})),
+        "PatchV20": several({"oneOf": [_step(op) for op in ("add", "replace", "remove")]}),
         "Locations": several(
             _object({"url": TEXT, "metadata": {"type": "object"}}, "url", "metadata")
         ),
     }
 
 
-def _step(op: str, more: dict[str, Schema], pointer: str) -> Schema:
+def _step(pointer: str, **more: Schema) -> Schema:
+    """An operation of a patch, with its JSON pointer under the key ``pointer``."""
     properties = {**more, pointer: {"type": "string", "pattern": "^/"}, "value": {}}
-    return _object(properties, op, pointer)
+    return _object(properties, *more, pointer)
 
 
 def _members() -> dict[str, Schema]:
