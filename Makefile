@@ -10,7 +10,7 @@ parallel = --numprocesses 2 --dist loadfile
 # Tests of running servers and of peers.
 beyond = bench compat deploy faults
 
-.PHONY: help demo serve test test-fast test-long check bench docs lock clean components
+.PHONY: help demo serve test test-fast test-long check bench docs compatibility lock clean components
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; \
@@ -43,6 +43,9 @@ bench: .venv/.ready .venv-clients/.ready .venv-glance/.ready ## the figures of d
 
 docs: .venv/.ready ## write docs/reference anew
 	$(bin)/python -m tools.reference
+
+compatibility: .venv/.ready .venv-clients/.ready ## run OpenStack's clients, and write down what of them works
+	HEADRACE_WRITE_COMPATIBILITY=1 $(pytest) tests/compat -k "not differential and not of_glance" $(ARGS)
 
 lock: ## resolve the dependencies anew (maintainers; needs uv)
 	tools/lock

@@ -18,8 +18,8 @@ from headrace.api.openapi.operation import ALWAYS
 
 # Raised where nobody is answered: at start, by the client, after the head of an answer has left.
 UNANSWERED = {
-    errors.ConfigurationError, errors.DatabaseTooOld, errors.ClientError, errors.UsageError,
-    errors.ConnectionFailed, errors.DataCorrupt, errors.PeerGone, errors.FileTruncated,
+    *errors.tree(errors.ConfigurationError), *errors.tree(errors.ClientError),
+    errors.PeerGone, errors.FileTruncated,
 }  # fmt: skip
 # Those of no operation: unknown paths and methods; defects, wherever they come from.
 EVERYWHERE = {

@@ -1,14 +1,16 @@
 """The real clients in their own environment, pointed at a running server."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.compat import compatibility
 from tests.needs import require_environment
 from tests.several_stores import several_stores
 from tools.serving import Serving, environment, serving
@@ -34,10 +36,15 @@ class Finished:
 
 @dataclass(frozen=True)
 class Clients:
-    """The environment .venv-clients; ``home`` is where its programs keep what they cache."""
+    """The environment .venv-clients; ``home`` is where its programs keep what they cache.
+
+    ``used`` is what of the ``catalogue`` has succeeded in the test that is going on.
+    """
 
     directory: Path
     home: Path
+    catalogue: compatibility.Catalogue
+    used: set[str] = field(default_factory=set)
 
     def run(
         self,
@@ -52,18 +59,66 @@ class Clients:
             env=environment({"HOME": str(self.home), "COLUMNS": "200", **(env or {})}),
             timeout=GUARD,
         )
+        if done.returncode == 0:
+            self._note(" ".join(map(str, words[1:])), str(words[0]))
         return Finished(done.returncode, done.stdout, done.stderr.decode())
 
     def call(self, program: str, function: str, *arguments: str | Path) -> None:
         """Have the clients' Python call a function of ``programs``; it fails when that raises."""
-        done = self.run("python", PROGRAMS / program, function, *arguments)
+        record = self.home / "calls"
+        words = (PROGRAMS / "recorded.py", record, PROGRAMS / program, function, *arguments)
+        done = self.run("python", *words)
         if done.status:
             pytest.fail(f"{program} {function}:\n{done.text}{done.stderr}", pytrace=False)
+        self.used.update(record.read_text().splitlines())
+
+    def _note(self, words: str, client: str) -> None:
+        """Note the command of a line: the longest of those that it has in it as words."""
+        found = [name for name in self.catalogue.get(client, []) if f" {name} " in f" {words} "]
+        if found:
+            self.used.add(f"{client} {max(found, key=len)}")
 
 
 @pytest.fixture(scope="session")
 def clients(tmp_path_factory: pytest.TempPathFactory) -> Clients:
-    return Clients(require_environment(".venv-clients"), tmp_path_factory.mktemp("home"))
+    directory, home = require_environment(".venv-clients"), tmp_path_factory.mktemp("home")
+    listed = subprocess.run(
+        [directory / "python", PROGRAMS / "catalogue.py"],
+        capture_output=True, check=True, env=environment({"HOME": str(home)}),
+    )  # fmt: skip
+    return Clients(directory, home, json.loads(listed.stdout))
+
+
+SEEN = pytest.StashKey[tuple[compatibility.Catalogue, compatibility.Used]]()
+WRITE = "HEADRACE_WRITE_COMPATIBILITY"
+
+
+@pytest.fixture(autouse=True)
+def recorded(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What of the clients succeeds in a test is what the page of the references says."""
+    if "clients" not in request.fixturenames:
+        yield
+        return
+    clients = request.getfixturevalue("clients")
+    clients.used.clear()
+    yield
+    all_names = {
+        f"{client} {name}" for client, names in clients.catalogue.items() for name in names
+    }
+    seen, test = clients.used & all_names, f"{request.path.stem}::{request.node.name}"
+    if WRITE in os.environ:
+        _, used = request.session.stash.setdefault(SEEN, (clients.catalogue, {}))
+        used[test] = seen
+        return
+    told = compatibility.said(compatibility.PAGE.read_text(encoding="utf-8"))
+    missing = seen - told.get(test, set())
+    assert not missing, f"{sorted(missing)}: run make compatibility"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if WRITE in os.environ and exitstatus == 0:
+        text = compatibility.page(*session.stash[SEEN])
+        compatibility.PAGE.write_text(text, encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +127,13 @@ def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "image.raw"
     path.write_bytes(os.urandom((3 << 20) + 1))
     return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server for the tests of one file: others have images of the same names."""
+    with serving(tmp_path_factory.mktemp("server")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -209,6 +209,7 @@ def check_nothing_in_between(service: Service) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_described_requests(start: Start, tmp_path: Path) -> None:
     campaign(start, tmp_path, 1, iter(range(ROUNDS)))
 

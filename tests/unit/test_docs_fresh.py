@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.compat import compatibility
 from tools import reference
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,16 @@ def _targets(page: Path) -> Iterator[Path]:
         yield page.parent / link
     for path in _PATH.findall(text):
         yield ROOT / path
+
+
+def test_the_page_of_compatibility_is_of_these_clients_and_tests() -> None:
+    """What it says of them is checked by the tests that it names, whenever they run."""
+    text = compatibility.PAGE.read_text(encoding="utf-8")
+    assert compatibility.versions(text) == compatibility.locked(), "run: make compatibility"
+    for name in compatibility.said(text):
+        module, _, test = name.partition("::")
+        source = (ROOT / "tests" / "compat" / f"{module}.py").read_text(encoding="utf-8")
+        assert f"def {test.partition('[')[0]}(" in source, name
 
 
 def test_every_decision_is_listed() -> None:
