@@ -117,6 +117,10 @@ def test_upload_to_a_queued_image(glance: Run, image_file: Path, terminal: int) 
     assert (refused.status, "not permitted" in refused.stderr) == (1, True)
 
 
+def test_explain(glance: Run) -> None:
+    assert "disk_format" in glance("explain", "image").text
+
+
 def rows(done: Finished) -> list[list[str]]:
     """The rows below the head of the table that a command printed."""
     assert done.status == 0, done.stderr

@@ -124,3 +124,44 @@ def test_glance_parts(glance: Run, namespace: str) -> None:
 
 def test_openstacksdk(clients: Clients, server: Serving) -> None:
     clients.call("openstacksdk_metadefs.py", "everything", server.url)
+
+
+@pytest.fixture
+def openstack(clients: Clients, server: Serving) -> Run:
+    """``openstack image metadef …``; it must succeed."""
+    endpoint = ("--os-auth-type", "none", "--os-endpoint", server.url)
+
+    def run(words: str, *more: str) -> Finished:
+        done = clients.run("openstack", *endpoint, "image", "metadef", *words.split(), *more)
+        assert done.status == 0, done.text + done.stderr
+        return done
+
+    return run
+
+
+def test_openstack(openstack: Run) -> None:
+    openstack("namespace create osc --display-name o --public")
+    openstack("namespace set osc --protected --tag a")
+    assert "osc" in openstack("namespace list").text
+    openstack("namespace set osc --unprotected --public")
+    openstack("namespace unset osc --all-tags")
+
+    schema = json.dumps({"description": "d"})
+    openstack("property create osc --name p --title P --type string --schema", schema)
+    openstack("property set osc p --name q --title Q --type string --schema", schema)
+    assert "Q" in openstack("property show osc q").text
+    assert "q" in openstack("property list osc").text
+    openstack("property delete osc q")
+
+    openstack("object create --namespace osc o")
+    openstack("object update osc o --name r")
+    assert "r" in openstack("object show osc r").text
+    assert "r" in openstack("object list osc").text
+    openstack("object delete osc r")
+
+    openstack(f"resource type association create osc {TYPE}")
+    assert TYPE in openstack("resource type list").text
+    assert TYPE in openstack("resource type association list osc").text
+    openstack(f"resource type association delete osc {TYPE}")
+    assert "public" in openstack("namespace show osc").text
+    openstack("namespace delete osc")

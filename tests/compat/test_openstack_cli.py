@@ -125,3 +125,9 @@ def test_members(image_of_cloud: Run) -> None:
     assert image("remove", "project", image_id, "yours").status == 0
     assert answer(image("member", "list", image_id, "-f", "json")) == []
     assert image("delete", image_id).status == 0
+
+
+def test_stores(clients: Clients, several: Serving) -> None:
+    endpoint = ("--os-auth-type", "none", "--os-endpoint", several.url)
+    listed = answer(clients.run("openstack", *endpoint, "image", "stores", "list", "-f", "json"))
+    assert [each["ID"] for each in listed] == ["fast", "cheap", "web"]

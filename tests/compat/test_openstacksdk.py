@@ -22,6 +22,14 @@ def test_tags_and_actions(openstacksdk: Call, image_file: Path) -> None:
     openstacksdk("tags_and_actions", image_file)
 
 
+def test_schemas(openstacksdk: Call) -> None:
+    openstacksdk("schemas")
+
+
+def test_waiting(openstacksdk: Call) -> None:
+    openstacksdk("waiting")
+
+
 def test_stores(clients: Clients, several: Serving, image_file: Path) -> None:
     clients.call("openstacksdk_calls.py", "stores", several.url, image_file)
 

@@ -27,11 +27,15 @@ class _Location(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewValidation(msgspec.Struct, forbid_unknown_fields=True):
+    """What the data must hash to."""
+
     os_hash_algo: Literal["md5", "sha1", "sha256", "sha512"]
     os_hash_value: _Hex
 
 
 class NewLocation(msgspec.Struct):
+    """Where the data of a queued image lies."""
+
     url: Annotated[str, Meta(min_length=1)]
     validation_data: dict[str, Any] | None = None
 

@@ -135,6 +135,24 @@ def errors(url: str, source: str) -> None:
         cloud.close()
 
 
+def schemas(url: str) -> None:
+    for cloud in connections(url):
+        for name in ("image", "images", "member", "members"):
+            found = getattr(cloud.image, f"get_{name}_schema")()
+            assert (found.name, bool(found.properties)) == (name, True)
+        cloud.close()
+
+
+def waiting(url: str) -> None:
+    """It asks until an image is as it should be, and until it is gone."""
+    for cloud in connections(url):
+        image = cloud.image.create_image("waiting", container_format="bare", disk_format="raw")
+        assert cloud.image.wait_for_status(image, "queued", wait=10).id == image.id
+        cloud.image.delete_image(image.id, ignore_missing=False)
+        cloud.image.wait_for_delete(image, wait=10)
+        cloud.close()
+
+
 def stores(url: str, source: str) -> None:
     """Several stores."""
     for cloud in connections(url):
