@@ -42,10 +42,14 @@ class Flight(msgspec.Struct, frozen=True):
 
 
 class Transfer:
-    """A transfer under way; of a download, the extent knows how far it is."""
+    """A transfer under way; of a download, the extent knows how far it is.
+
+    ``landed`` is how many bytes of an upload are there: an attribute to be set, since that is done
+    for every MiB.
+    """
 
     __slots__ = (
-        "_extent", "_moved", "_size", "_way", "client", "counted", "direction", "image", "name",
+        "_extent", "_size", "_way", "client", "counted", "direction", "image", "landed", "name",
         "number", "started",
     )  # fmt: skip
 
@@ -67,7 +71,7 @@ class Transfer:
         self.started = time.monotonic()
         self.counted = 0
         self._extent = extent
-        self._moved = 0
+        self.landed = 0
         self._size = size
         self._way = way
 
@@ -77,15 +81,11 @@ class Transfer:
 
     @property
     def moved(self) -> int:
-        return self._moved if self._extent is None else self._extent.sent
+        return self.landed if self._extent is None else self._extent.sent
 
     @property
     def way(self) -> str:
         return self._way if self._extent is None else self._extent.way
-
-    def advance(self, total: int) -> None:
-        """Take note that so many bytes of an upload are there."""
-        self._moved = total
 
     def went(self, way: str) -> None:
         """Take note of how an upload was moved indeed."""

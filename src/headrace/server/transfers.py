@@ -267,7 +267,7 @@ class _Loop(threading.Thread):
         self._ended += 1
         sending.error = error
         sending.outgoing.finish()
-        if self._drops(sending):
+        if self._options.drop_behind and self._drops(sending):
             sending.outgoing.drop_behind()
         sending.outgoing.extent.close()
         self._done(sending)
@@ -301,7 +301,7 @@ class _Loop(threading.Thread):
         with contextlib.suppress(OSError):  # sending will meet it, too
             if sending.outgoing.cold(self._options.read_ahead):
                 sending.outgoing.read_in(self._options.read_ahead)
-            if self._drops(sending):
+            if self._options.drop_behind and self._drops(sending):
                 sending.outgoing.drop_behind()
         self._call(lambda: self._is_read(sending))
 
@@ -317,7 +317,7 @@ class _Loop(threading.Thread):
     def _drops(self, sending: Sending) -> bool:
         """Whether what it had read in is to leave memory behind it."""
         least = self._options.drop_behind
-        if not least or sending.outgoing.fetched is None or not sending.alone():
+        if sending.outgoing.fetched is None or not sending.alone():
             return False
         return os.fstat(sending.outgoing.extent.fd).st_size >= least
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import falcon
 
@@ -71,7 +72,12 @@ class FileHandler:
         size = announced if body.length is None else body.length
         with self._traffic.upload(image_id, req.remote_addr, size, way) as transfer:
             how = self._content.upload(
-                req.context.caller, image_id, body, announced, transfer.advance, _store_id(req)
+                req.context.caller,
+                image_id,
+                body,
+                announced,
+                partial(setattr, transfer, "landed"),
+                _store_id(req),
             )
             if how is not None:
                 transfer.went(how)
