@@ -168,7 +168,6 @@ def test_a_download_costs_the_same_whatever_its_size(traced: Traced) -> None:
     first, second = (download(traced, path) for path in paths)
     check_growth(first, second, large - small)
     assert first.deciding == second.deciding
-    assert Counter(first.counting) == Counter(second.counting)
     assert len(first.moving) - 3 * first.calls.count(TURN) <= 80, told(first.moving)
 
 
