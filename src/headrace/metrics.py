@@ -49,8 +49,8 @@ class Metrics:
         values.ValueClass = values.MutexValue
         if directory is not None:
             os.makedirs(directory, mode=_PRIVATE_MODE, exist_ok=True)
-            os.environ[_MULTIPROCESS] = directory
             self._slot = Slot(directory)
+            os.environ[_MULTIPROCESS] = directory
             values.ValueClass = cast(Any, values.MultiProcessValue)(self._slot.number)
         self.requests = self._histogram(
             "headrace_request_seconds",

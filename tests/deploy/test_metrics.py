@@ -1,6 +1,7 @@
 """/metrics and /metrics/transfers: what they say is what clients have seen."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -310,3 +311,16 @@ def test_a_directory_that_cannot_be_used_stops_nothing(tmp_path: Path, start: St
     assert value(found, "transfer_bytes_total", direction="upload", way="splice") == SIZE
     assert service.status(image) == "active"
     assert "each process has metrics of its own" in service.server.log.read_text()
+
+
+def test_a_process_that_cannot_be_asked_serves_all_the_same(tmp_path: Path, start: Start) -> None:
+    directory = tmp_path / "state" / "metrics"
+    (directory / "1.sock").mkdir(parents=True)
+    with (directory / "0.slot").open("w") as slot:
+        fcntl.flock(slot, fcntl.LOCK_EX)  # another process of the service, so it has slot 1
+        service = start(state_dir=tmp_path / "state")
+        service.active(DATA)
+        found = metrics(service)
+    assert value(found, "transfer_bytes_total", direction="upload", way="splice") == SIZE
+    assert value(found, "processes") == 1
+    assert "lack this one's: Is a directory" in service.server.log.read_text()

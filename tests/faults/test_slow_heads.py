@@ -80,6 +80,15 @@ def test_records_that_do_not_come(service: Service) -> None:
         assert set(given_up) == {408}
 
 
+def test_a_body_that_nobody_wants_and_that_does_not_come(service: Service) -> None:
+    """Its thread is free long before the stall time-out."""
+    with service.connect() as wire:
+        fields = ("Content-Type: text/plain", "Content-Length: 100")
+        wire.send(wire.head("PUT", f"/v2/images/{service.create()}/file", *fields), "x")
+        assert wire.answer("PUT").status == 415
+        assert wire.at_end()
+
+
 def test_a_record_that_drips(start: Start) -> None:
     """Byte by byte does not buy more time."""
     service = start(env={"OS_HEADRACE__STALL_TIMEOUT": "1"})

@@ -45,14 +45,12 @@ class Processes:
         """Answer the others from now on, in a thread; after the fork."""
         if self._metrics.directory is None:
             return
-        with _reachable(self._metrics.directory) as directory:
-            name = f"{directory}/{self._metrics.slot}.sock"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)  # of the slot's last owner
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._socket.bind(name)
-        self._socket.listen()
-        self._thread.start()
+        try:
+            self._socket = _listener(self._metrics.directory, self._metrics.slot)
+        except OSError as error:  # no reason to serve nobody
+            _log.warning("the other processes' metrics lack this one's: %s", error.strerror)
+        else:
+            self._thread.start()
 
     def close(self) -> None:
         """Answer no more."""
@@ -100,6 +98,22 @@ class Processes:
             _log.debug("a process asked and did not wait")
         except Exception:  # or nobody would be answered any more
             _log.exception("no report of this process can be given")
+
+
+def _listener(directory: str, slot: int) -> socket.socket:
+    """Where the process with a slot is asked."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _reachable(directory) as reachable:
+            name = f"{reachable}/{slot}.sock"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)  # of the slot's last owner
+            sock.bind(name)
+        sock.listen()
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _ask(name: str) -> Report | None:

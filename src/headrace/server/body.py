@@ -126,7 +126,10 @@ class RequestBody(Body):  # type: ignore[misc]
             self._due = time.monotonic() + self._wait
         self._begun = True
         self._invite()
-        self._unreader.expect_body(self._wait, self._due)
+        # Who drains what nobody read has less patience (gunicorn's finish_body).
+        bound = self._sock.gettimeout()
+        due = self._due if bound is None else min(self._due, time.monotonic() + bound)
+        self._unreader.expect_body(self._wait, due)
         wanted = min(size, getattr(self.reader, "length", 0))
         try:
             data: bytes = super()._read_reader(size)
@@ -138,6 +141,7 @@ class RequestBody(Body):  # type: ignore[misc]
             raise PeerGone(moved=self._read) from error
         finally:
             self._unreader.expect_anything()
+            self._sock.settimeout(bound)
         self._read += len(data)
         if len(data) < wanted:
             self.failed = True
