@@ -193,6 +193,7 @@ def test_nginx_is_told_a_name_below_its_location(image: Path) -> None:
     extent, response = deliver(image, 1000, EMBEDDED, Mode.X_ACCEL_REDIRECT, Range="bytes=1-2")
     assert response.headers["x-accel-redirect"] == "/internal/an%20image%20100%25"
     assert (response.stream, response.status) == (None, falcon.HTTP_200)
+    assert (extent.way, extent.length) == ("offloaded", 2)  # as the metrics count it
     extent.close()
 
 
