@@ -212,8 +212,10 @@ def _is_nobodys(connection: Connection, image_id: str) -> bool:
         .where(images.c.id == image_id)
         .with_for_update()
     ).one_or_none()
-    if found is None or found.deleted:
+    if found is None:
         return True
+    if found.deleted:  # one whose deletion is put off has its data still
+        return bool(found.status != Status.PENDING_DELETE.value)
     leased = connection.execute(
         sa.select(sa.exists().where(uploads.c.image_id == image_id))
     ).scalar_one()

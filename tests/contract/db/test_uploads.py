@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from headrace import errors
-from headrace.db import images, schema, uploads
+from headrace.db import images, locations, schema, uploads
 from headrace.db.engine import Database
 from headrace.db.uploads import Lease
 from headrace.model import Image, Location, Status
@@ -217,6 +217,19 @@ def test_a_status_changed_by_others_keeps_the_data_out(database: Database, queue
     uploads.release(database, queued.id, "one", NOW)
     assert status(database, queued) is Status.KILLED
     assert uploads.leases(database) == []
+
+
+def test_the_data_of_a_delayed_delete_stays(
+    database: Database, queued: Image, discard: Calls
+) -> None:
+    """Whoever was hashing it behind its back has died."""
+    hashed = replace(queued, status=Status.ACTIVE, size=5, locations=(LOCATION,), updated_at=LATER)
+    locations.save(database, queued, hashed, "one", "a worker")
+    (lease,) = uploads.leases(database)
+    images.delete(database, hashed, LATER, delayed=True)
+    assert uploads.expire(database, lease, LATER, discard=discard)
+    assert discard.number == 0
+    assert images.delayed_data(database, LATER) == {queued.id: [LOCATION]}
 
 
 def test_a_released_image_is_as_before(database: Database, queued: Image, discard: Calls) -> None:
