@@ -15,6 +15,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from headrace import errors
+from headrace.db.hints import exactly
 from headrace.db.schema import (
     metadef_namespaces,
     metadef_objects,
@@ -72,7 +73,7 @@ def is_visible(viewer: Viewer) -> sa.ColumnElement[bool]:
         return sa.true()
     columns = metadef_namespaces.c
     may = columns.owner.is_(None) | (columns.visibility == Visibility.PUBLIC.value)
-    return may if viewer.project_id is None else may | (columns.owner == viewer.project_id)
+    return may if viewer.project_id is None else may | exactly(columns.owner == viewer.project_id)
 
 
 def find(connection: Connection, name: str, viewer: Viewer) -> Row:

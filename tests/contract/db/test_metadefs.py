@@ -21,6 +21,7 @@ from headrace.model import (
     Namespace,
     NamespaceQuery,
     Paging,
+    Viewer,
 )
 from tests.contract.db.examples import ADMIN, LATER, NOW, statements
 
@@ -350,3 +351,12 @@ def test_parts_have_pages_too(database: Database) -> None:
     assert found(Paging()) == ["b", "a", "c"]
     with pytest.raises(errors.DefinitionNotFound):
         found(Paging(marker="x"))
+
+
+@pytest.mark.parametrize("other", ["Mine", "mïne", "mine "])
+def test_a_project_of_nearly_the_same_name_is_another(database: Database, other: str) -> None:
+    metadefs.create(database, namespace(visibility="private"))
+    assert metadefs.show(database, "ns", Viewer("mine")).owner == "mine"
+    with pytest.raises(errors.NamespaceNotFound):
+        metadefs.show(database, "ns", Viewer(other))
+    assert metadefs.list_namespaces(database, NamespaceQuery(), Viewer(other)) == []
