@@ -1,11 +1,15 @@
 """Which system calls carried a body: strace's own count, not ours.
 
 ``command(strace, prefix)`` is what to put before a program's words; ``on_sockets(prefix)`` reads
-what strace wrote and adds up, by system call, the bytes that went through sockets.
+what strace wrote and adds up, by system call, the bytes that went through sockets;
+``counting(prefix)`` does so for what a program that goes on running did meanwhile.
 """
 
 import re
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +21,7 @@ CARRIERS = (
 # A call that moved bytes, and its descriptors as -y shows them: sendfile(9<socket:[7]>, …) = 4096.
 # Buffers are shown empty (-s 0), so a body cannot imitate this.
 _CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<moved>[1-9]\d*)$")
+QUIET = 10.0  # seconds that a program may take to become quiet
 _SOCKET = re.compile(r"\d+<(?:socket|TCP|TCPv6):\[")
 
 
@@ -45,3 +50,35 @@ def on_sockets(prefix: Path) -> Carried:
                     carried.bytes[call["name"]] += int(call["moved"])
                     carried.calls[call["name"]] += 1
     return carried
+
+
+@contextmanager
+def counting(prefix: Path) -> Iterator[Counter[str]]:
+    """What goes through a running program's sockets meanwhile: bytes by system call."""
+    before = on_sockets(prefix).bytes
+    found: Counter[str] = Counter()
+    yield found
+    settle(prefix)
+    found.update(on_sockets(prefix).bytes - before)
+
+
+def settle(prefix: Path) -> None:
+    """Waits until every thread sleeps.
+
+    A peer has its bytes before the call that sent them returns, and strace writes a call down
+    when it returns: until then the thread runs, or is stopped for strace.
+    """
+    until = time.monotonic() + QUIET
+    while time.monotonic() < until:
+        if all(_sleeps(path.suffix[1:]) for path in prefix.parent.glob(f"{prefix.name}.*")):
+            return
+        time.sleep(0.01)
+
+
+def _sleeps(thread: str) -> bool:
+    """Whether a thread sleeps, or is no more."""
+    try:
+        stat = Path("/proc", thread, "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(")")[2].split()[0] in "SZX"

@@ -13,7 +13,7 @@ import pytest
 
 from tests.deploy.conftest import MIB, Deployed, path, require_host
 from tests.needs import require_strace
-from tools import hosts
+from tools import hosts, strace
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +46,7 @@ class Counting:
 
     @property
     def found(self) -> Counter[str]:
+        strace.settle(self._host.place.prefix(self._program))
         return self._host.carried(self._program).bytes - self._before
 
 
@@ -61,6 +62,7 @@ def on_file(deployed: Deployed, program: str, image: str) -> Counter[str]:
     call = re.compile(rf"(\w+)\(.*<[^>]*/{image}>.* = (\d+)$")
     moved: Counter[str] = Counter()
     prefix = deployed.host.place.prefix(program)
+    strace.settle(prefix)
     for trace in prefix.parent.glob(f"{prefix.name}.*"):
         with trace.open(errors="replace") as lines:
             for found in filter(None, map(call.match, lines)):

@@ -1,8 +1,7 @@
 """The way of an image's bytes where there are several stores, counted by strace."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -31,13 +30,9 @@ class Traced:
         self.server = server
         self._prefix = prefix
 
-    @contextmanager
-    def counting(self) -> Iterator[Counter[str]]:
+    def counting(self) -> AbstractContextManager[Counter[str]]:
         """What goes through the server's sockets meanwhile: bytes by system call."""
-        before = strace.on_sockets(self._prefix).bytes
-        found: Counter[str] = Counter()
-        yield found
-        found.update(strace.on_sockets(self._prefix).bytes - before)
+        return strace.counting(self._prefix)
 
 
 @pytest.fixture
