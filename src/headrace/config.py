@@ -27,6 +27,11 @@ DISK_FORMATS = [
 ]  # fmt: skip
 
 
+IMPORT_METHODS = ("glance-direct", "web-download", "copy-image")
+
+STAGING = "os_glance_staging_store"
+"""What is not a store, but looks like one: where data waits for its import."""
+
 METRICS = ("this-machine", "everybody", "off")
 """Who may see the metrics at the service's own address."""
 
@@ -72,6 +77,20 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "show_multiple_locations",
             default=False,
             help="Show all places where the data of an image lies, as locations.",
+        ),
+        ListOpt(
+            "enabled_import_methods",
+            types.String(choices=list(IMPORT_METHODS)),
+            default=list(IMPORT_METHODS),
+            help="Ways in which callers may have data imported, of glance-direct, web-download "
+            "and copy-image.",
+        ),
+        cfg.StrOpt(
+            "node_staging_uri",
+            help="Where data is kept that was sent to be imported, as file:///DIRECTORY; best on "
+            "the file system of the images, which then take it without a copy, and where all "
+            "workers see it. Unset: 'staging' in the state directory, or '.headrace-staging' in "
+            "filesystem_store_datadir where that is set.",
         ),
         cfg.IntOpt(
             "image_size_cap", default=1 << 40, min=1, help="Largest image accepted, in bytes."
@@ -214,6 +233,20 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             types.Integer(min=1, max=65535),
             default=[],
             help="Those it may not, when allowed_ports is empty.",
+        ),
+    ],
+    "os_glance_staging_store": [
+        cfg.StrOpt(
+            "filesystem_store_datadir",
+            help="With enabled_backends: the directory that node_staging_uri means without.",
+        ),
+    ],
+    "wsgi": [
+        cfg.IntOpt(
+            "task_pool_threads",
+            default=16,
+            min=1,
+            help="Imports that one worker does at a time; more wait.",
         ),
     ],
     "healthcheck": [
@@ -442,6 +475,7 @@ def load(
     _check_algorithm(conf.hashing_algorithm)
     _check_location(conf.headrace.x_accel_location)
     metrics_address(conf)
+    staging_dir(conf)
     return conf
 
 
@@ -502,6 +536,23 @@ def image_dir(conf: cfg.ConfigOpts, store_id: str | None = None) -> str:
     group = store_id or (conf.glance_store.default_backend if backends(conf) else "glance_store")
     directory = conf[group].filesystem_store_datadir
     return os.path.abspath(directory or os.path.join(state_dir(conf), "images"))
+
+
+def staging_dir(conf: cfg.ConfigOpts) -> str:
+    """Where data waits for its import, absolute.  Raises ConfigurationError."""
+    if backends(conf) and (directory := conf[STAGING].filesystem_store_datadir):
+        return os.path.abspath(str(directory))
+    if uri := str(conf.node_staging_uri or ""):
+        scheme, separator, path = uri.partition("://")
+        if scheme != "file" or not separator or not os.path.isabs(path):
+            raise errors.ConfigurationError(
+                reason=f"node_staging_uri {uri!r} is not of the form file:///DIRECTORY"
+            )
+        return os.path.abspath(path)
+    group = conf.glance_store.default_backend if backends(conf) else "glance_store"
+    if conf[group].filesystem_store_datadir:
+        return os.path.join(image_dir(conf), ".headrace-staging")
+    return os.path.join(state_dir(conf), "staging")
 
 
 def image_dirs(conf: cfg.ConfigOpts) -> list[str]:

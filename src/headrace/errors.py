@@ -40,6 +40,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── ImageExists              409  image.exists
     │   ├── ImageChanged             409  image.changed
     │   ├── StatusConflict           409  image.status_conflict
+    │   ├── ImageBusy                409  image.busy
     │   ├── PropertyExists           409  image.property_exists
     │   ├── PropertyMissing          409  image.property_missing
     │   ├── MemberExists             409  member.exists
@@ -275,6 +276,11 @@ class ImageChanged(Conflict):
 class StatusConflict(Conflict):
     code = "image.status_conflict"
     text = "image {image_id} is {status}, not {expected}"
+
+
+class ImageBusy(Conflict):
+    code = "image.busy"
+    text = "image {image_id} is being imported, or its data is being hashed"
 
 
 class PropertyExists(Conflict):

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 MIB = 1 << 20
@@ -70,6 +70,54 @@ class Image:
     locations: tuple[Location, ...] = ()
     created_at: datetime
     updated_at: datetime
+
+
+IMPORT_LOCK = "os_glance_import_task"
+"""The property that an image has while it is imported: the task's id."""
+
+
+TASK_LIFE = timedelta(hours=48)
+"""For how long after its end a task is kept."""
+
+
+class TaskStatus(StrEnum):
+    """States of a task."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Work behind an answer; ``input`` and ``result`` are JSON, times in naive UTC."""
+
+    id: str
+    type: str = "api_image_import"
+    status: TaskStatus = TaskStatus.PENDING
+    owner: str
+    image_id: str | None = None
+    request_id: str | None = None
+    user_id: str | None = None
+    input: object = None
+    result: object = None
+    message: str = ""
+    expires_at: datetime | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskQuery:
+    """What a list of tasks asks for; ``marker`` is the id of the last task before it."""
+
+    limit: int = 25
+    marker: str | None = None
+    sort_key: str = "created_at"
+    descending: bool = True
+    status: str | None = None
+    type: str | None = None
 
 
 class MemberStatus(StrEnum):

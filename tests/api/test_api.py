@@ -36,6 +36,7 @@ SEVERAL_STORES: dict[tuple[str, str], object] = {
 }
 SETTINGS_OF: dict[str, dict[tuple[str, str], object]] = {
     "stores": SEVERAL_STORES,
+    "imports": SEVERAL_STORES,
     "locations": SEVERAL_STORES
     | {
         ("DEFAULT", "show_image_direct_url"): True,

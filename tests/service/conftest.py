@@ -11,16 +11,23 @@ from headrace import config
 from headrace.api.schemas import Fields
 from headrace.db import engine, migrate
 from headrace.model import Viewer
-from headrace.service.content import Content, UploadRules
+from headrace.service.content import Content
 from headrace.service.context import Context
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
+from headrace.service.imports import Imports
+from headrace.service.jobs import Jobs
+from headrace.service.landing import Landing, UploadRules
 from headrace.service.locations import LocationRules, Locations
 from headrace.service.members import Members
+from headrace.service.staging import Staging
 from headrace.service.stores import Stores
+from headrace.service.tasks import Tasks
 from headrace.stores.base import Store
+from headrace.stores.destinations import Destinations, Rules
 from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.listed import ListedFiles
+from headrace.stores.origin import Origins
 from headrace.stores.registry import Label, Registry
 
 ADMIN = Context(Viewer(is_admin=True))
@@ -45,6 +52,11 @@ class Service:
     members: Members
     stores: Stores
     locations: Locations
+    landing: Landing
+    staging: Staging
+    imports: Imports
+    jobs: Jobs
+    tasks: Tasks
     housekeeping: Housekeeping
     clock: Clock
     datadir: Path
@@ -81,13 +93,14 @@ def several(tmp_path: Path) -> Iterator[Service]:
     yield from serving(tmp_path, Registry(stores, "fast", labels, [files]))
 
 
-def serving(tmp_path: Path, stores: Registry) -> Iterator[Service]:
+def serving(tmp_path: Path, stores: Registry, staged: Path | None = None) -> Iterator[Service]:
     database = engine.connect(f"sqlite:///{tmp_path}/headrace.db")
     migrate.prepare(database)
     datadir = tmp_path / "images"
     clock = Clock()
     fields = Fields(config.CONTAINER_FORMATS, config.DISK_FORMATS)
-    images = Images(database, stores, fields.check, Limits(128, 128), clock)
+    area = FilesystemStore("os_glance_staging_store", staged or tmp_path / "staging")
+    images = Images(database, stores, area, fields.check, Limits(128, 128), clock)
     rules = UploadRules(
         size_cap=1 << 30,
         hashing_algorithm="sha256",
@@ -96,10 +109,19 @@ def serving(tmp_path: Path, stores: Registry) -> Iterator[Service]:
         vmdk_allowed_types=("streamOptimized", "monolithicSparse"),
         gpt_safety_nonfatal=(),
     )
-    content = Content(database, stores, rules, clock)
+    landing = Landing(rules)
+    content = Content(database, stores, landing, clock)
+    staging = Staging(database, area, landing, clock)
+    here = Rules(allowed_hosts=("127.0.0.1",), allowed_ports=())
+    origins = Origins(Destinations(here), stall=5.0)
+    jobs = Jobs(database, stores, staging, landing, origins, clock, 4)
+    methods = ("glance-direct", "web-download", "copy-image")
+    imports = Imports(database, stores, jobs, origins, methods, clock)
     members = Members(database, 128, clock)
     locations = Locations(database, stores, images, LocationRules(10, True, 0), rules, clock)
-    housekeeping = Housekeeping(database, stores, images, content, locations, 60.0, clock)
+    housekeeping = Housekeeping(
+        database, stores, images, content, locations, staging, jobs, 60.0, clock
+    )
     yield Service(
         database,
         stores,
@@ -108,6 +130,11 @@ def serving(tmp_path: Path, stores: Registry) -> Iterator[Service]:
         members,
         Stores(database, stores, images, clock),
         locations,
+        landing,
+        staging,
+        imports,
+        jobs,
+        Tasks(database, clock),
         housekeeping,
         clock,
         datadir,

@@ -26,13 +26,18 @@ from headrace.api.whereabouts import Whereabouts
 from headrace.db import engine as db
 from headrace.db import migrate
 from headrace.metrics import Metrics
-from headrace.service.content import Content, UploadRules
+from headrace.service.content import Content
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
+from headrace.service.imports import Imports
+from headrace.service.jobs import Jobs
+from headrace.service.landing import Landing, UploadRules
 from headrace.service.locations import LocationRules, Locations
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
+from headrace.service.staging import Staging
 from headrace.service.stores import Stores
+from headrace.service.tasks import Tasks
 from headrace.stores.arrivals import Arrivals
 from headrace.stores.base import Store
 from headrace.stores.destinations import Destinations, Rules
@@ -177,14 +182,20 @@ def build(conf: cfg.ConfigOpts) -> Application:
     monitoring = Monitoring(_metrics(conf))
     fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
+    area = FilesystemStore(config.STAGING, config.staging_dir(conf))
     images = Images(
-        database, stores, fields.check, limits, _now, delayed_delete=conf.delayed_delete
+        database, stores, area, fields.check, limits, _now, delayed_delete=conf.delayed_delete
     )
-    content = Content(database, stores, _upload_rules(conf), _now)
+    landing = Landing(_upload_rules(conf))
+    content = Content(database, stores, landing, _now)
+    staging = Staging(database, area, landing, _now)
+    origins = Origins(Destinations(_destination_rules(conf)), stall=conf.headrace.stall_timeout)
+    jobs = Jobs(database, stores, staging, landing, origins, _now, conf.wsgi.task_pool_threads)
+    methods = conf.enabled_import_methods
     location_rules = LocationRules(
         conf.image_location_quota, conf.do_secure_hash, conf.http_retries
     )
-    locations = Locations(database, stores, images, location_rules, _upload_rules(conf), _now)
+    locations = Locations(database, stores, images, location_rules, landing.rules, _now)
     authenticate = auth.everybody if conf.headrace.unauthenticated_ok else auth.this_machine
 
     gate = _Gate(authenticate, conf.max_request_id_length, monitoring.metrics.requests)
@@ -198,6 +209,9 @@ def build(conf: cfg.ConfigOpts) -> Application:
         Metadefs(database, _now),
         locations,
         Stores(database, stores, images, _now),
+        staging,
+        Imports(database, stores, jobs, origins, methods, _now),
+        Tasks(database, _now),
         Whereabouts(stores, conf.show_image_direct_url, conf.show_multiple_locations),
         fields,
         _delivery(conf, monitoring.traffic),
@@ -217,7 +231,16 @@ def build(conf: cfg.ConfigOpts) -> Application:
         lease = conf.headrace.upload_lease
         scrub_time = conf.scrub_time if conf.delayed_delete else None
         return Housekeeping(
-            database, stores, images, content, locations, lease, _now, scrub_time=scrub_time
+            database,
+            stores,
+            images,
+            content,
+            locations,
+            staging,
+            jobs,
+            lease,
+            _now,
+            scrub_time=scrub_time,
         )
 
     return Application(app, database, housekeeping, monitoring)

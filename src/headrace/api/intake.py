@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from headrace import errors
-from headrace.service.content import Body
+from headrace.service.landing import Body
 from headrace.transfer.engine import Reader, Source
 
 BODY = "headrace.body"

@@ -6,14 +6,16 @@ from headrace.api.delivery import Delivery
 from headrace.api.handlers import metadefs as metadef_handlers
 from headrace.api.handlers import schemas
 from headrace.api.handlers.actions import DeactivateHandler, ReactivateHandler
-from headrace.api.handlers.content import FileHandler
+from headrace.api.handlers.content import FileHandler, Turns
 from headrace.api.handlers.health import HealthHandler
 from headrace.api.handlers.images import ImageHandler, ImagesHandler
+from headrace.api.handlers.imports import ImportHandler, ImportInfoHandler, StageHandler
 from headrace.api.handlers.locations import LocationsHandler
 from headrace.api.handlers.members import MemberHandler, MembersHandler
 from headrace.api.handlers.openapi import OpenApiHandler
 from headrace.api.handlers.stores import StoredImageHandler, StoresDetailHandler, StoresHandler
 from headrace.api.handlers.tags import TagHandler
+from headrace.api.handlers.tasks import ImageTasksHandler, TaskHandler, TasksHandler
 from headrace.api.handlers.versions import RootHandler, SlashHandler, VersionsHandler
 from headrace.api.offload import Offload
 from headrace.api.schemas import Fields
@@ -21,10 +23,14 @@ from headrace.api.traffic import Traffic
 from headrace.api.whereabouts import Whereabouts
 from headrace.service.content import Content
 from headrace.service.images import Images
+from headrace.service.imports import Imports
+from headrace.service.jobs import GLANCE_DIRECT
 from headrace.service.locations import Locations
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
+from headrace.service.staging import Staging
 from headrace.service.stores import Stores
+from headrace.service.tasks import Tasks
 
 
 def routes(
@@ -34,6 +40,9 @@ def routes(
     metadefs: Metadefs,
     locations: Locations,
     stores: Stores,
+    staging: Staging,
+    imports: Imports,
+    tasks: Tasks,
     whereabouts: Whereabouts,
     fields: Fields,
     delivery: Delivery,
@@ -49,14 +58,24 @@ def routes(
 ) -> dict[str, object]:
     """Path template → handler."""
     several = bool(stores.ids)
+    turns = Turns(max_uploads)
+    direct = GLANCE_DIRECT in imports.methods
     found: dict[str, object] = {
         "/": RootHandler(falcon.HTTP_300, public_endpoint, several),
         "/versions": VersionsHandler(falcon.HTTP_200, public_endpoint, several),
         "/v2": SlashHandler(),
         "/healthcheck": HealthHandler(healthcheck_file),
-        "/v2/images": ImagesHandler(images, whereabouts, stores.ids, default_limit, max_limit),
+        "/v2/images": ImagesHandler(
+            images, whereabouts, stores.ids, imports.methods, default_limit, max_limit
+        ),
         "/v2/images/{image_id}": ImageHandler(images, locations, whereabouts),
-        "/v2/images/{image_id}/file": FileHandler(content, delivery, offload, traffic, max_uploads),
+        "/v2/images/{image_id}/file": FileHandler(content, delivery, offload, traffic, turns),
+        "/v2/images/{image_id}/stage": StageHandler(staging, direct, traffic, turns),
+        "/v2/images/{image_id}/import": ImportHandler(imports),
+        "/v2/images/{image_id}/tasks": ImageTasksHandler(tasks),
+        "/v2/info/import": ImportInfoHandler(imports.methods),
+        "/v2/tasks": TasksHandler(tasks, default_limit, max_limit),
+        "/v2/tasks/{task_id}": TaskHandler(tasks),
         "/v2/images/{image_id}/members": MembersHandler(members),
         "/v2/images/{image_id}/members/{project}": MemberHandler(members),
         "/v2/images/{image_id}/tags/{tag}": TagHandler(images),

@@ -4,7 +4,7 @@ Deletes are soft, as Glance's are: a deleted id stays taken, and a property that
 its row, which setting it again takes up.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from enum import Enum
@@ -288,6 +288,35 @@ def insert_location(
             **NOT_DELETED,
         },
     )
+
+
+def set_properties(
+    connection: Connection, image_id: str, properties: Mapping[str, str], now: datetime
+) -> None:
+    """Give a live image properties of the service's own; its other columns are not touched."""
+    if not properties:
+        return
+    live = sa.select(images.c.id).where(images.c.id == image_id, images.c.deleted == sa.false())
+    if connection.execute(live).one_or_none() is None:
+        return  # its properties are deleted with it
+    for name, value in properties.items():
+        done = connection.execute(
+            sa.update(image_properties)
+            .where(image_properties.c.image_id == image_id, image_properties.c.name == name)
+            .values(value=value, updated_at=now, **NOT_DELETED)
+        )
+        if done.rowcount == 0:
+            connection.execute(
+                sa.insert(image_properties).inline(),
+                {
+                    "image_id": image_id,
+                    "name": name,
+                    "value": value,
+                    "created_at": now,
+                    "updated_at": now,
+                    **NOT_DELETED,
+                },
+            )
 
 
 @cache

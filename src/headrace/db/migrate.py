@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from headrace import errors
 from headrace.db import schema
 from headrace.db.engine import Database
-from headrace.model import Status
+from headrace.model import IMPORT_LOCK, Status, TaskStatus
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = "headrace_migrations"
@@ -112,8 +112,8 @@ def hand_back(database: Database) -> None:
     """Drop everything of ours, so that only a Glance database is left; harmless when it is.
 
     Every Headrace on the database must have ended: what it was uploading goes back to ``queued``,
-    since a Glance would leave it ``saving`` for ever.  ``prepare`` takes the database again.
-    Raises ConfigurationError when the database cannot be used.
+    since a Glance would leave it ``saving`` or importing for ever.  ``prepare`` takes the database
+    again.  Raises ConfigurationError when the database cannot be used.
     """
     with _explained(), _lock(database), database.write() as connection:
         if not sa.inspect(connection).has_table(schema.OWN_VERSION_TABLE):
@@ -122,12 +122,31 @@ def hand_back(database: Database) -> None:
             sa.update(schema.images)
             .where(
                 schema.images.c.id.in_(sa.select(schema.uploads.c.image_id)),
-                schema.images.c.status == Status.SAVING,
+                schema.images.c.status.in_(
+                    [Status.SAVING.value, Status.UPLOADING.value, Status.IMPORTING.value]
+                ),
             )
             .values(status=Status.QUEUED, size=None, virtual_size=None)
         )
+        _end_imports(connection)
         _migrate(connection, "headrace", schema.OWN_VERSION_TABLE, up=False)
         connection.execute(sa.text(f"DROP TABLE {schema.OWN_VERSION_TABLE}"))
+
+
+def _end_imports(connection: Connection) -> None:
+    """Let go of the locks of imports that are ours, whose tasks have failed with that."""
+    ours = sa.select(schema.uploads.c.upload_id)
+    connection.execute(
+        sa.delete(schema.image_properties).where(
+            schema.image_properties.c.name == IMPORT_LOCK,
+            schema.image_properties.c.value.in_(ours),
+        )
+    )
+    connection.execute(
+        sa.update(schema.tasks)
+        .where(schema.tasks.c.id.in_(ours))
+        .values(status=TaskStatus.FAILURE.value)
+    )
 
 
 def _is_ready(database: Database) -> bool:

@@ -4,10 +4,12 @@ An upload is a lease (table ``headrace_uploads``) on an image that is ``saving``
 both in one transaction and the activation ends both in one; a ``saving`` image without a lease is
 being uploaded through a Glance beside us and is never touched.  The data of a location that is
 hashed before the image becomes active is an upload, too, of an image that is ``importing``; a lease
-on an active image is of hashing that goes on behind it.
+on an active image is of hashing that goes on behind it, or of copying to other stores; one on an
+``uploading`` image is of data on its way to where it is staged.  The id of an import's upload is
+that of its task.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,10 +19,18 @@ from sqlalchemy.engine import Connection
 
 from headrace import errors
 from headrace.db.engine import Database, transaction
-from headrace.db.images import compare_and_set, insert_location, move_on
-from headrace.db.schema import images, uploads
-from headrace.model import Image, Location, Status
+from headrace.db.images import compare_and_set, insert_location, move_on, set_properties
+from headrace.db.schema import (
+    image_locations,
+    image_properties,
+    images,
+    task_info,
+    tasks,
+    uploads,
+)
+from headrace.model import IMPORT_LOCK, TASK_LIFE, Image, Location, Status, TaskStatus
 
+_UNDER_WAY = [Status.SAVING.value, Status.UPLOADING.value, Status.IMPORTING.value]
 _LEASE = (uploads.c.image_id, uploads.c.upload_id, uploads.c.worker, uploads.c.heartbeat)
 
 
@@ -87,8 +97,7 @@ def activate(
     status was lost; then nothing has changed, and ``release`` cleans up.
     """
     try:
-        if not end(connection, image_id, upload_id):
-            raise _lost(connection, image_id)
+        end_or_raise(connection, image_id, upload_id)
         insert_location(connection, image_id, location, now)
         move_on(
             connection,
@@ -110,6 +119,19 @@ def activate(
 
 
 @transaction
+def staged(connection: Connection, image_id: str, upload_id: str, size: int, now: datetime) -> None:
+    """End the upload of staged data well: the image stays ``uploading`` until it is imported.
+
+    Raises as ``activate``.
+    """
+    try:
+        end_or_raise(connection, image_id, upload_id)
+        move_on(connection, image_id, Status.UPLOADING, {"size": size, "updated_at": now})
+    except errors.ImageNotFound:
+        raise errors.ImageGone(image_id=image_id) from None
+
+
+@transaction
 def release(
     connection: Connection,
     image_id: str,
@@ -117,15 +139,21 @@ def release(
     now: datetime,
     *,
     discard: Callable[[], None] | None = None,
+    message: str = "it failed",
+    properties: Mapping[str, str] | None = None,
 ) -> None:
     """End an upload that failed: the image is queued again and the lease is gone.
 
-    Harmless when the lease was lost.  ``discard`` removes what the upload has published; it is
-    called, perhaps more than once, only when no other upload can have published it, and before
-    another one can begin.
+    An active image stays so.  The task of an import fails with ``message``, and the image gets
+    ``properties``.  Harmless when the lease was lost.  ``discard`` removes what the upload has
+    published; it is called, perhaps more than once, only when no other upload can have published
+    it, and before another one can begin.
     """
     if end(connection, image_id, upload_id):
         _queue_again(connection, image_id, now)
+        unlock(connection, image_id, upload_id)
+        fail_task(connection, upload_id, message, now)
+        set_properties(connection, image_id, properties or {}, now)
     if discard is not None and _is_nobodys(connection, image_id):
         discard()
 
@@ -145,8 +173,49 @@ def expire(
     if not end(connection, lease.image_id, lease.upload_id, lease.heartbeat):
         return False
     _queue_again(connection, lease.image_id, now)
+    unlock(connection, lease.image_id, lease.upload_id)
+    fail_task(connection, lease.upload_id, "the process that did it is gone", now)
     if discard is not None and _is_nobodys(connection, lease.image_id):
         discard()
+    return True
+
+
+@transaction
+def tidy(connection: Connection, image_id: str, discard: Callable[[list[Location]], None]) -> None:
+    """Have ``discard`` remove what is no data of an image on record, unless somebody is at work.
+
+    It is told where the image has data, and may be called more than once.
+    """
+    found = connection.execute(
+        sa.select(images.c.status)
+        .where(images.c.id == image_id, images.c.deleted == sa.false())
+        .with_for_update()
+    ).one_or_none()
+    if found is None or found.status not in (Status.ACTIVE.value, Status.DEACTIVATED.value):
+        return
+    if _is_leased(connection, image_id) or _is_locked(connection, image_id):
+        return
+    statement = sa.select(image_locations.c.value).where(
+        image_locations.c.image_id == image_id, image_locations.c.deleted == sa.false()
+    )
+    discard([Location(url) for url in connection.execute(statement).scalars()])
+
+
+@transaction
+def unstage(connection: Connection, image_id: str, discard: Callable[[], None]) -> bool:
+    """Have ``discard`` remove staged data, unless it is wanted; whether that was so."""
+    found = connection.execute(
+        sa.select(images.c.status)
+        .where(images.c.id == image_id, images.c.deleted == sa.false())
+        .with_for_update()
+    ).one_or_none()
+    if found is not None and (
+        found.status in (Status.UPLOADING.value, Status.IMPORTING.value)
+        or _is_leased(connection, image_id)
+        or _is_locked(connection, image_id)
+    ):
+        return False
+    discard()
     return True
 
 
@@ -185,12 +254,59 @@ def end(
     return connection.execute(statement).rowcount == 1
 
 
+def end_or_raise(connection: Connection, image_id: str, upload_id: str) -> None:
+    """Delete a lease; raises ImageNotFound, StatusConflict when it was lost."""
+    if not end(connection, image_id, upload_id):
+        raise _lost(connection, image_id)
+
+
+def hold(connection: Connection, image_id: str, upload_id: str, now: datetime) -> None:
+    """Make sure of a lease until the transaction ends; raises as ``end_or_raise``."""
+    held = connection.execute(
+        sa.update(uploads)
+        .where(uploads.c.image_id == image_id, uploads.c.upload_id == upload_id)
+        .values(heartbeat=now)
+    )
+    if held.rowcount != 1:
+        raise _lost(connection, image_id)
+
+
+def unlock(connection: Connection, image_id: str, task_id: str) -> bool:
+    """Remove the lock of an import, with its row, as Glance does; False when it is not there."""
+    done = connection.execute(
+        sa.delete(image_properties).where(
+            image_properties.c.image_id == image_id,
+            image_properties.c.name == IMPORT_LOCK,
+            image_properties.c.value == task_id,
+        )
+    )
+    return bool(done.rowcount)
+
+
+def fail_task(connection: Connection, task_id: str, message: str, now: datetime) -> None:
+    """Note that a task failed, unless it has ended; harmless for an upload that is no task."""
+    done = connection.execute(
+        sa.update(tasks)
+        .where(tasks.c.id == task_id, unfinished())
+        .values(status=TaskStatus.FAILURE.value, updated_at=now, expires_at=now + TASK_LIFE)
+    )
+    if done.rowcount:
+        connection.execute(
+            sa.update(task_info).where(task_info.c.task_id == task_id).values(message=message)
+        )
+
+
+def unfinished() -> sa.ColumnElement[bool]:
+    """Whether a task is to be done or being done."""
+    return tasks.c.status.in_([TaskStatus.PENDING.value, TaskStatus.PROCESSING.value])
+
+
 def _queue_again(connection: Connection, image_id: str, now: datetime) -> None:
     connection.execute(
         sa.update(images)
         .where(
             images.c.id == image_id,
-            images.c.status.in_([Status.SAVING.value, Status.IMPORTING.value]),
+            images.c.status.in_(_UNDER_WAY),
             images.c.deleted == sa.false(),
         )
         .values(
@@ -216,10 +332,21 @@ def _is_nobodys(connection: Connection, image_id: str) -> bool:
         return True
     if found.deleted:  # one whose deletion is put off has its data still
         return bool(found.status != Status.PENDING_DELETE.value)
-    leased = connection.execute(
-        sa.select(sa.exists().where(uploads.c.image_id == image_id))
-    ).scalar_one()
-    return found.status == Status.QUEUED.value and not leased
+    return bool(found.status == Status.QUEUED.value) and not _is_leased(connection, image_id)
+
+
+def _is_leased(connection: Connection, image_id: str) -> bool:
+    statement = sa.select(sa.exists().where(uploads.c.image_id == image_id))
+    return bool(connection.execute(statement).scalar_one())
+
+
+def _is_locked(connection: Connection, image_id: str) -> bool:
+    lock = sa.exists().where(
+        image_properties.c.image_id == image_id,
+        image_properties.c.name == IMPORT_LOCK,
+        image_properties.c.deleted == sa.false(),
+    )
+    return bool(connection.execute(sa.select(lock)).scalar_one())
 
 
 def _lost(connection: Connection, image_id: str) -> errors.Error:

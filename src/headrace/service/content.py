@@ -2,66 +2,22 @@
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
 
 from headrace import errors
 from headrace.db import images as rows
 from headrace.db import locations, uploads
 from headrace.db.engine import Database
 from headrace.model import Image, Location, Status
-from headrace.service import formats, policy, workers
+from headrace.service import policy, workers
 from headrace.service.context import Context
 from headrace.service.images import Clock, afresh
+from headrace.service.landing import Body, Landed, Landing, begin
 from headrace.stores.base import Data, Store, Writer
 from headrace.stores.registry import Registry
-from headrace.transfer.digest import Follower
-from headrace.transfer.engine import How, Progress, Source, pump_all
+from headrace.transfer.engine import How, Progress
 
 _log = logging.getLogger(__name__)
-
-
-class Body(Protocol):
-    """A request's body on its way in.
-
-    ``file`` is the descriptor of a file that holds all of it, where a server in front has received
-    it for us; the store may make that file the image's.
-    """
-
-    @property
-    def file(self) -> int | None: ...
-
-    @property
-    def length(self) -> int | None:
-        """Bytes announced; None when the end is found only by reading."""
-        ...
-
-    def pieces(self) -> Iterator[Source]:
-        """The body's bytes, as sources to be pumped one after another, each to its end."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class UploadRules:
-    """What an upload must keep to: cap in bytes, algorithms by hashlib name."""
-
-    size_cap: int
-    hashing_algorithm: str
-    legacy_checksum: bool
-    require_format_match: bool
-    vmdk_allowed_types: tuple[str, ...]
-    gpt_safety_nonfatal: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Landed:
-    """What a body was found to be."""
-
-    size: int
-    virtual_size: int | None
-    digests: dict[str, str]
-    how: How | None
 
 
 class Content:
@@ -71,12 +27,12 @@ class Content:
         self,
         database: Database,
         stores: Registry,
-        rules: UploadRules,
+        landing: Landing,
         clock: Clock,
     ) -> None:
         self._database = database
         self._stores = stores
-        self._rules = rules
+        self._landing = landing
         self._clock = clock
         self._active: set[str] = set()
 
@@ -192,10 +148,7 @@ class Content:
             )
         if not image.disk_format or not image.container_format:
             raise errors.FormatsNotSet(image_id=image.id)
-        if length is not None and announced is not None and length != announced:
-            raise errors.SizeMismatch(announced=announced, received=length)
-        if max(length or 0, announced or 0) > self._rules.size_cap:
-            raise errors.ImageTooLarge(cap=self._rules.size_cap)
+        self._landing.check_length(length, announced)
         return image
 
     def _store(
@@ -210,8 +163,8 @@ class Content:
         """From a claimed image to an active one, or back to a queued one."""
         writer: Writer | None = None
         try:
-            writer = _writer(store, image.id, body, announced)
-            landed = self._land(image, writer, body, announced, progress)
+            writer = begin(store, image.id, body, announced)
+            landed = self._landing.land(image, writer, body, announced, progress)
             place = self._stores.place(store, writer.commit())
             self._activate(image.id, upload_id, place, landed)
             return landed.how
@@ -224,8 +177,7 @@ class Content:
             if writer is not None:
                 writer.abort()
 
-    def _activate(self, image_id: str, upload_id: str, location: Location, landed: _Landed) -> None:
-        algorithm = self._rules.hashing_algorithm
+    def _activate(self, image_id: str, upload_id: str, location: Location, landed: Landed) -> None:
         uploads.activate(
             self._database,
             image_id,
@@ -233,9 +185,9 @@ class Content:
             location=location,
             size=landed.size,
             virtual_size=landed.virtual_size,
-            checksum=landed.digests["md5"] if self._rules.legacy_checksum else None,
-            os_hash_algo=algorithm,
-            os_hash_value=landed.digests[algorithm],
+            checksum=landed.checksum,
+            os_hash_algo=landed.os_hash_algo,
+            os_hash_value=landed.os_hash_value,
             now=self._clock(),
         )
 
@@ -255,69 +207,6 @@ class Content:
         except errors.Error as error:
             # Its lease is no longer renewed, so the housekeeping takes the upload back later.
             _log.error("image %s stays in saving for now: %s", image_id, error)
-
-    def _land(
-        self,
-        image: Image,
-        writer: Writer,
-        body: Body,
-        announced: int | None,
-        progress: Progress,
-    ) -> _Landed:
-        """Bytes in, hashed and inspected."""
-        rules = self._rules
-        follower = Follower(writer.sink.fd, self._algorithms())
-
-        def landed(total: int) -> None:
-            writer.advance(total)
-            follower.advance(total)
-            progress(total)
-
-        try:
-            size, how = self._receive(body, writer, announced, landed)
-            virtual_size = formats.inspect(
-                writer.sink.fd,
-                size,
-                image.container_format,
-                image.disk_format,
-                require_match=rules.require_format_match,
-                vmdk_allowed_types=rules.vmdk_allowed_types,
-                gpt_safety_nonfatal=rules.gpt_safety_nonfatal,
-            )
-            digests = follower.finish(size)
-        finally:
-            follower.stop()
-        return _Landed(size, virtual_size, digests, how)
-
-    def _receive(
-        self, body: Body, writer: Writer, announced: int | None, progress: Progress
-    ) -> tuple[int, How | None]:
-        """Pump the body in; how many bytes it had, which is what was announced, and how."""
-        if writer.landed:
-            progress(writer.landed)
-            return writer.landed, None
-        limit = self._rules.size_cap if announced is None else announced
-        try:
-            moved = pump_all(body.pieces(), writer.sink, limit=limit, progress=progress)
-        except errors.ImageTooLarge:
-            if announced is None:
-                raise
-            raise errors.SizeMismatch(announced=announced, received="more") from None
-        if announced is not None and moved.bytes != announced:
-            raise errors.SizeMismatch(announced=announced, received=moved.bytes)
-        return moved.bytes, moved.how
-
-    def _algorithms(self) -> list[str]:
-        names = [self._rules.hashing_algorithm]
-        if self._rules.legacy_checksum and "md5" not in names:
-            names.append("md5")
-        return names
-
-
-def _writer(store: Store, image_id: str, body: Body, announced: int | None) -> Writer:
-    if body.file is not None and (adopted := store.adopt(image_id, body.file)) is not None:
-        return adopted
-    return store.create(image_id, announced if body.length is None else body.length)
 
 
 def _nothing(total: int) -> None:

@@ -8,12 +8,15 @@ from datetime import timedelta
 
 from headrace import errors
 from headrace.db import images as rows
-from headrace.db import uploads
+from headrace.db import imports, uploads
 from headrace.db.engine import Database
+from headrace.model import Location
 from headrace.service import workers
 from headrace.service.content import Content
 from headrace.service.images import Clock, Images
+from headrace.service.jobs import Jobs
 from headrace.service.locations import Locations
+from headrace.service.staging import Staging
 from headrace.stores.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -35,6 +38,8 @@ class Housekeeping:
         images: Images,
         content: Content,
         locations: Locations,
+        staging: Staging,
+        jobs: Jobs,
         lease: float,
         clock: Clock,
         *,
@@ -48,6 +53,8 @@ class Housekeeping:
         self._clock = clock
         self._locations = locations
         self._scrub_time = scrub_time
+        self._staging = staging
+        self._jobs = jobs
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -72,7 +79,10 @@ class Housekeeping:
                 discard = self._discarder(lease.image_id)
                 if uploads.expire(self._database, lease, now, discard=discard):
                     _log.warning("upload of image %s was interrupted", lease.image_id)
+                    uploads.tidy(self._database, lease.image_id, self._tidier(lease.image_id))
                     self._locations.resume(lease.image_id)
+        if removed := self._staging.sweep():
+            _log.info("removed %d leftovers of what was staged", removed)
         left = rows.undeleted_data(self._database, alive_since)
         if self._scrub_time is not None:
             left |= rows.delayed_data(self._database, now - timedelta(seconds=self._scrub_time))
@@ -81,8 +91,15 @@ class Housekeeping:
 
     def beat(self) -> None:
         """Say that the uploads of this process are alive."""
-        active = [*self._content.active_uploads(), *self._locations.active()]
-        uploads.beat(self._database, active, self._clock())
+        active = [
+            *self._content.active_uploads(),
+            *self._locations.active(),
+            *self._staging.active(),
+            *self._jobs.active(),
+        ]
+        now = self._clock()
+        uploads.beat(self._database, active, now)
+        imports.beat(self._database, self._jobs.active(), now)
 
     def _discarder(self, image_id: str) -> Callable[[], None]:
         """A function that removes what an upload of the image may have published."""
@@ -90,6 +107,17 @@ class Housekeeping:
         def remove() -> None:
             for store in self._stores.all():
                 if store.writable:
+                    with contextlib.suppress(errors.NotFound):
+                        store.delete(store.url(image_id))
+
+        return remove
+
+    def _tidier(self, image_id: str) -> Callable[[list[Location]], None]:
+        """A function that removes what an import of an active image may have left unrecorded."""
+
+        def remove(live: list[Location]) -> None:
+            for store in self._stores.all():
+                if store.writable and not any(store.holds(each.url) for each in live):
                     with contextlib.suppress(errors.NotFound):
                         store.delete(store.url(image_id))
 

@@ -15,6 +15,7 @@ from headrace.db.engine import Database
 from headrace.model import Image, ImagePage, ImageQuery, Location, Status, Visibility
 from headrace.service import policy
 from headrace.service.context import Context
+from headrace.stores.base import Store
 from headrace.stores.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Images:
         self,
         database: Database,
         stores: Registry,
+        staging: Store,
         check: Check,
         limits: Limits,
         clock: Clock,
@@ -83,6 +85,7 @@ class Images:
     ) -> None:
         self._database = database
         self._stores = stores
+        self._staging = staging
         self._check = check
         self._limits = limits
         self._clock = clock
@@ -208,8 +211,18 @@ class Images:
         housekeeping removes, never a record without data.
         """
         image = afresh(lambda: self._delete_record(context, image_id))
+        if image.status in (Status.UPLOADING, Status.IMPORTING):
+            self._delete_staged(image.id)
         if image.locations and not self._delayed_delete:
             self.delete_data(image.id, image.locations)
+
+    def _delete_staged(self, image_id: str) -> None:
+        try:
+            self._staging.delete(self._staging.url(image_id))
+        except errors.NotFound:
+            pass  # fetched from elsewhere, or staged by a Glance
+        except errors.Error as error:
+            _log.error("the staged data of image %s is still there: %s", image_id, error)
 
     def _delete_record(self, context: Context, image_id: str) -> Image:
         image = self._look(context, image_id)

@@ -19,10 +19,10 @@ from headrace.db import locations, uploads
 from headrace.db.engine import Database
 from headrace.model import Image, Location, Status, Viewer
 from headrace.service import formats, policy, workers
-from headrace.service.content import UploadRules
 from headrace.service.context import Context
 from headrace.service.hashing import Stopped, hash_data
 from headrace.service.images import ChangeOp, Clock, Images, afresh
+from headrace.service.landing import UploadRules
 from headrace.stores.base import Data
 from headrace.stores.registry import Registry
 from headrace.transfer.extent import Extent

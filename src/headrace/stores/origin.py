@@ -21,6 +21,20 @@ class Fetched:
     response: http.client.HTTPResponse
     connection: http.client.HTTPConnection
 
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body that are to come; None: until its end."""
+        return self.response.length
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Read into ``buffer``; 0 at the end.  Raises TransferError for a body that broke off."""
+        try:
+            return self.response.readinto(buffer)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # The error's text may quote what the origin said.
+            reason = f"its origin broke off ({type(error).__name__})"
+            raise errors.TransferError(reason=reason) from None
+
     def close(self) -> None:
         self.response.close()
         self.connection.close()
@@ -72,6 +86,17 @@ class Origins:
             fetched.close()
             url = _joined(url, location)
         raise errors.ServiceUnavailable(reason="an origin redirects without end")
+
+    def download(self, url: str) -> Fetched:
+        """The data at ``url``, as it is; raises ServiceUnavailable when that is not the answer."""
+        fetched = self.get(url)
+        response = fetched.response
+        if response.status == 200 and response.getheader("Content-Encoding") is None:
+            return fetched
+        fetched.close()
+        raise errors.ServiceUnavailable(
+            reason=f"an origin does not send the data (status {response.status})"
+        )
 
     def _ask(self, destination: Destination, byte_range: str | None) -> Fetched:
         connection = self._connection(destination)

@@ -12,12 +12,31 @@ from headrace.api.delivery import Delivery
 from headrace.api.offload import ArrivedBody, Offload, is_question
 from headrace.api.requests import media_type, query_pairs
 from headrace.api.traffic import Traffic
-from headrace.service.content import Body, Content
+from headrace.service.content import Content
+from headrace.service.landing import Body
 from headrace.transfer import engine
 
 
+class Turns:
+    """Uploads of one process, ``most`` at a time; as a context, raises UploadsBusy for more.
+
+    An upload holds a thread for as long as its client likes; the others are for all else.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._free = threading.BoundedSemaphore(most)
+
+    def __enter__(self) -> None:
+        if not self._free.acquire(blocking=False):
+            raise errors.UploadsBusy(limit=self._most)
+
+    def __exit__(self, *_: object) -> None:
+        self._free.release()
+
+
 class FileHandler:
-    """An image's data, up and down; ``max_uploads`` at a time in this process."""
+    """An image's data, up and down."""
 
     def __init__(
         self,
@@ -25,14 +44,13 @@ class FileHandler:
         delivery: Delivery,
         offload: Offload,
         traffic: Traffic,
-        max_uploads: int,
+        turns: Turns,
     ) -> None:
         self._content = content
         self._traffic = traffic
         self._delivery = delivery
         self._offload = offload
-        self._max_uploads = max_uploads
-        self._uploads = threading.BoundedSemaphore(max_uploads)
+        self._turns = turns
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         preferred = _preferred(req) if req.query_string else ()
@@ -48,16 +66,11 @@ class FileHandler:
             self._permit(req, image_id)
             return
         media_type(req, "application/octet-stream")
-        # An upload holds a thread for as long as its client likes; the others are for all else.
-        if not self._uploads.acquire(blocking=False):
-            raise errors.UploadsBusy(limit=self._max_uploads)
-        try:
+        with self._turns:
             self._upload(req, image_id)
-        finally:
-            self._uploads.release()
 
     def _upload(self, req: falcon.Request, image_id: str) -> None:
-        announced = _announced_size(req)
+        announced = announced_size(req)
         arrival = self._offload.arrival(req.env)
         if arrival is None:
             way = "splice" if intake.BODY in req.env and engine.enabled() else "copy"
@@ -77,7 +90,7 @@ class FileHandler:
                 body,
                 announced,
                 partial(setattr, transfer, "landed"),
-                _store_id(req),
+                store_id(req),
             )
             if how is not None:
                 transfer.went(how)
@@ -86,11 +99,12 @@ class FileHandler:
         """Let an upload's body be written to a file; raises whatever would refuse the upload."""
         media_type(req, "application/octet-stream")
         length = self._offload.permit(req.env)
-        announced, store_id = _announced_size(req), _store_id(req)
-        self._content.check_upload(req.context.caller, image_id, length, announced, store_id)
+        announced, store = announced_size(req), store_id(req)
+        self._content.check_upload(req.context.caller, image_id, length, announced, store)
 
 
-def _announced_size(req: falcon.Request) -> int | None:
+def announced_size(req: falcon.Request) -> int | None:
+    """The size in bytes that an upload's sender promises; raises BadRequest."""
     text = req.get_header("x-openstack-image-size")
     if text is None:
         return None
@@ -99,7 +113,7 @@ def _announced_size(req: falcon.Request) -> int | None:
     return int(text)
 
 
-def _store_id(req: falcon.Request) -> str | None:
+def store_id(req: falcon.Request) -> str | None:
     """The store that an upload is for, if its sender says so."""
     return req.get_header("x-image-meta-store")
 
@@ -107,4 +121,4 @@ def _store_id(req: falcon.Request) -> str | None:
 def _preferred(req: falcon.Request) -> Sequence[str]:
     """The stores that a download would rather be from."""
     chosen = dict(query_pairs(req)).get("prefer", "")
-    return [store_id for each in chosen.split(",") if (store_id := each.strip())]
+    return [name for each in chosen.split(",") if (name := each.strip())]

@@ -58,12 +58,14 @@ class ImagesHandler:
         images: Images,
         whereabouts: Whereabouts,
         store_ids: Sequence[str],
+        import_methods: Sequence[str],
         default_limit: int,
         max_limit: int,
     ) -> None:
         self._images = images
         self._whereabouts = whereabouts
         self._store_ids = ",".join(store_ids)
+        self._import_methods = ",".join(import_methods)
         self._default_limit = default_limit
         self._max_limit = max_limit
 
@@ -72,6 +74,8 @@ class ImagesHandler:
         if not isinstance(body, dict):
             raise errors.InvalidBody(reason="an image is an object")
         image = self._images.create(req.context.caller, body)
+        if self._import_methods:
+            resp.set_header("OpenStack-image-import-methods", self._import_methods)
         if self._store_ids:
             resp.set_header("OpenStack-image-store-ids", self._store_ids)
         resp.status = falcon.HTTP_201

@@ -1,0 +1,45 @@
+"""The body of an import's request."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from headrace import errors
+from headrace.service.imports import ImportRequest
+
+
+class _Method(msgspec.Struct):
+    name: str
+    uri: Annotated[str, Meta(max_length=2048)] | None = None
+
+
+class _Body(msgspec.Struct):
+    method: _Method
+    stores: list[str] | None = None
+    all_stores: bool = False
+    all_stores_must_succeed: bool = True
+
+
+def import_request(document: object, store_id: str | None) -> ImportRequest:
+    """What ``document`` asks for; ``store_id`` is the store that a header names.
+
+    Raises InvalidBody, BadRequest (stores chosen twice).
+    """
+    try:
+        body = msgspec.convert(document, _Body)
+    except msgspec.ValidationError as error:
+        raise errors.InvalidBody(reason=error) from None
+    if [body.stores is not None, store_id is not None, body.all_stores].count(True) > 1:
+        raise errors.BadRequest(reason="stores are chosen by one of stores, all_stores, header")
+    stores = None if body.stores is None else tuple(body.stores)
+    if stores is None and store_id is not None:
+        stores = (store_id,)
+    return ImportRequest(
+        body.method.name,
+        body.method.uri,
+        stores,
+        body.all_stores,
+        body.all_stores_must_succeed,
+        document,
+    )

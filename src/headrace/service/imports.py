@@ -1,0 +1,145 @@
+"""Imports: who may have which data brought into which stores.  service/jobs.py brings it."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace import errors, log
+from headrace.db import images as rows
+from headrace.db import imports
+from headrace.db.engine import Database
+from headrace.model import Image, Status, Task
+from headrace.service import policy, workers
+from headrace.service.context import Context
+from headrace.service.images import Clock, afresh
+from headrace.service.jobs import (
+    COPY_IMAGE,
+    GLANCE_DIRECT,
+    WEB_DOWNLOAD,
+    Job,
+    Jobs,
+    progress,
+)
+from headrace.stores.origin import Origins
+from headrace.stores.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """What a caller asks for; ``stores`` None: not said.  ``given`` is the request as it was."""
+
+    method: str
+    uri: str | None = None
+    stores: tuple[str, ...] | None = None
+    all_stores: bool = False
+    all_must_succeed: bool = True
+    given: object = None
+
+
+class Imports:
+    """The imports of images of one database by ``methods``."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        jobs: Jobs,
+        origins: Origins,
+        methods: Sequence[str],
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._jobs = jobs
+        self._origins = origins
+        self.methods = tuple(methods)
+        self._clock = clock
+
+    def begin(self, context: Context, image_id: str, request: ImportRequest) -> None:
+        """Have an image's data brought in behind the answer.
+
+        Raises BadRequest (method, stores), InvalidLocation, ImageNotFound, Forbidden, Conflict
+        (status, formats, unknown store), ImageBusy.
+        """
+        if request.method not in self.methods:
+            raise errors.BadRequest(reason=f"import method {request.method} is not enabled")
+        if not request.all_must_succeed and not self._registry.several:
+            raise errors.BadRequest(reason="there is only one store, which must succeed")
+        job = afresh(lambda: self._begin(context, image_id, request))
+        if job is not None:
+            self._jobs.add(job)
+
+    def _begin(self, context: Context, image_id: str, request: ImportRequest) -> Job | None:
+        image = rows.show(self._database, image_id, context.viewer)
+        copying = request.method == COPY_IMAGE
+        policy.require_of(context, "copy_image" if copying else "modify_image", image)
+        _require_status(image, request.method)
+        if not image.disk_format or not image.container_format:
+            raise errors.Conflict(reason=f"disk_format and container_format of image {image.id}")
+        if request.method == WEB_DOWNLOAD:
+            self._origins.check(request.uri or "")
+        stores = self._stores(request)
+        if copying:
+            stores = self._without_copies(image, stores, request.all_stores)
+            if not stores:
+                return None
+        now = self._clock()
+        task = Task(
+            id=str(uuid.uuid4()),
+            owner=context.project_id or image.owner or "",
+            image_id=image.id,
+            request_id=log.request_id.get()[:64],
+            input={
+                "image_id": image.id,
+                "import_req": request.given,
+                "backend": stores if self._registry.several else [None],
+            },
+            created_at=now,
+            updated_at=now,
+        )
+        status = image.status if copying else Status.IMPORTING
+        shown = progress(stores, ()) if self._registry.several else {}
+        imports.begin(self._database, image, task, workers.identity(), status, shown)
+        return Job(
+            image.id,
+            task.id,
+            request.method,
+            tuple(stores),
+            request.all_must_succeed,
+            request.uri or "",
+        )
+
+    def _stores(self, request: ImportRequest) -> list[str]:
+        """The ids of the stores to write to; raises Conflict."""
+        registry = self._registry
+        if not registry.several:
+            return [registry.default.id]
+        writable = {store.id: store.writable for store in registry.all()}
+        if request.all_stores:
+            return [store_id for store_id, may in writable.items() if may]
+        chosen = list(dict.fromkeys(request.stores or [registry.default.id]))
+        for store_id in chosen:
+            if store_id not in writable:
+                raise errors.Conflict(reason=f"there is no store {store_id}")
+            if not writable[store_id]:
+                raise errors.Conflict(reason=f"store {store_id} takes no data")
+        return chosen
+
+    def _without_copies(self, image: Image, stores: list[str], all_stores: bool) -> list[str]:
+        """The stores that have no data of the image; raises BadRequest for one that was named."""
+        if not self._registry.several:
+            raise errors.BadRequest(reason="there is only one store")
+        found = [self._registry.find(each) for each in image.locations]
+        have = {store.id for store in found if store is not None}
+        named = [each for each in stores if each in have]
+        if named and not all_stores:
+            raise errors.BadRequest(reason=f"image {image.id} is in store {named[0]} already")
+        return [each for each in stores if each not in have]
+
+
+def _require_status(image: Image, method: str) -> None:
+    expected = {GLANCE_DIRECT: Status.UPLOADING, COPY_IMAGE: Status.ACTIVE}.get(
+        method, Status.QUEUED
+    )
+    if image.status is not expected:
+        raise errors.StatusConflict(image_id=image.id, status=image.status, expected=expected)
