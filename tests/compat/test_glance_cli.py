@@ -4,10 +4,13 @@ Its --os-auth-type none does not work in 4.13: it asks for a user name all the s
 it asks for nothing else, and without authentication the server does not look at it.
 """
 
+import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -160,3 +163,34 @@ def test_tags_and_actions(glance: Run, image_file: Path) -> None:
     glance("image-update", image_id, "--hidden", "true")
     assert image_id not in fields(glance("image-list"))
     assert image_id in fields(glance("image-list", "--hidden", "true"))
+
+
+def test_imports(glance: Run, server: Serving, image_file: Path) -> None:
+    size = str(image_file.stat().st_size)
+    assert '"glance-direct"' in fields(glance("import-info"))["import-methods"]
+    # `image-create` takes what is no terminal for data, and there is no terminal here.
+    record = {"disk_format": "raw", "container_format": "bare"}
+    with urlopen(f"{server.url}/v2/images", json.dumps(record).encode()) as made:
+        image_id = json.load(made)["id"]
+    assert glance("image-stage", image_id, "--file", image_file, "--progress").status == 0
+    staged = fields(glance("image-show", image_id))
+    assert (staged["status"], staged["size"]) == ("uploading", size)
+    assert glance("image-import", image_id, "--import-method", "glance-direct").status == 0
+    active(glance, image_id)
+    with image_file.open("rb") as data:
+        method = ("--import-method", "glance-direct")
+        created = fields(glance("image-create-via-import", *RAW, *method, stdin=data))
+    active(glance, created["id"])
+    assert "api_image_import" in glance("task-list").text
+    assert "success" in glance("image-tasks", image_id).text
+    with urlopen(f"{server.url}/v2/images", json.dumps(record).encode()) as made:
+        other = json.load(made)["id"]
+    web = ("--import-method", "web-download", "--uri", "http://169.254.169.254/")
+    refused = glance("image-import", other, *web)
+    assert (refused.status, "400" in refused.stderr) == (1, True)
+
+
+def active(glance: Run, image_id: str) -> None:
+    deadline = time.monotonic() + 60  # a hang guard
+    while fields(glance("image-show", image_id))["status"] != "active":
+        assert time.monotonic() < deadline

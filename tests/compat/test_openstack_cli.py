@@ -1,9 +1,11 @@
 """The command `openstack` (python-openstackclient) on a running server."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -131,3 +133,21 @@ def test_stores(clients: Clients, several: Serving) -> None:
     endpoint = ("--os-auth-type", "none", "--os-endpoint", several.url)
     listed = answer(clients.run("openstack", *endpoint, "image", "stores", "list", "-f", "json"))
     assert [each["ID"] for each in listed] == ["fast", "cheap", "web"]
+
+
+def test_imports(image: Run, server: Serving, image_file: Path) -> None:
+    # `image create` takes what is no terminal for data, and there is no terminal here.
+    record = {"name": "imported", "disk_format": "raw", "container_format": "bare"}
+    with urlopen(f"{server.url}/v2/images", json.dumps(record).encode()) as made:
+        image_id = json.load(made)["id"]
+    assert image("stage", image_id, "--file", image_file).status == 0
+    assert answer(image("show", image_id, "-f", "json"))["status"] == "uploading"
+    told = image("import", image_id, "--method", "glance-direct", "-f", "json")
+    assert told.status == 0, told.stderr
+    deadline = time.monotonic() + 60  # a hang guard
+    while answer(image("show", image_id, "-f", "json"))["status"] != "active":
+        assert time.monotonic() < deadline
+    assert "glance-direct" in image("import", "info").text
+    task = answer(image("task", "list", "-f", "json"))[0]
+    assert task["Type"] == "api_image_import"
+    assert answer(image("task", "show", task["ID"], "-f", "json"))["status"] == "success"

@@ -36,3 +36,7 @@ def test_stores(clients: Clients, several: Serving, image_file: Path) -> None:
 
 def test_errors_are_its_own_classes(openstacksdk: Call, image_file: Path) -> None:
     openstacksdk("errors", image_file)
+
+
+def test_imports(clients: Clients, several: Serving, image_file: Path) -> None:
+    clients.call("openstacksdk_calls.py", "imports", several.url, image_file)

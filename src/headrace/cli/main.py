@@ -28,6 +28,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "add": ("content", "add", "Add an image; its data is path=FILE, or standard input."),
     "upload": ("content", "upload", "Send the data of an image that has none yet."),
     "download": ("content", "download", "Fetch an image's data."),
+    "import": (
+        "imports",
+        "command",
+        "Have the service fetch an image's data, or copy it.",
+    ),
     "index": ("images", "index", "List images, one line each."),
     "details": ("images", "details", "List images with all that is known of them."),
     "show": ("images", "show", "Show all that is known of one image."),

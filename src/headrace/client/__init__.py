@@ -6,6 +6,7 @@ Standard library only; errors are those of headrace.errors.
 from headrace.client.connection import Answer, Connection
 from headrace.client.download import Downloaded
 from headrace.client.images import Images
+from headrace.client.imports import Imports
 from headrace.client.members import Members
 from headrace.client.metadefs import Metadefs
 from headrace.client.stores import Stores
@@ -17,6 +18,7 @@ __all__ = [
     "Connection",
     "Downloaded",
     "Images",
+    "Imports",
     "Members",
     "Metadefs",
     "Stores",

@@ -79,16 +79,18 @@ def upload(
     body: Body,
     *,
     store: str | None = None,
+    part: str = "file",
     progress: Progress | None = None,
 ) -> Moved:
     """Send ``body`` as the data of the image and wait until the service has it; how it went.
 
-    ``store`` is the id of the one that is to have it, None for the service's default.
+    ``store`` is the id of the one that is to have it, None for the service's default.  ``part`` is
+    the image's part that takes it: file, or stage.
 
     Tried again, a bounded number of times, only when nothing can be lost: the connection was
     refused or reset before a byte of the body was on its way, and the body is a file.
     """
-    path = f"/v2/images/{quote(image_id, safe='')}/file"
+    path = f"/v2/images/{quote(image_id, safe='')}/{part}"
     delays = list(BACKOFF_S if body.kind is Kind.FILE else ())
     while True:
         try:

@@ -63,8 +63,6 @@ class Imports:
         """
         if request.method not in self.methods:
             raise errors.BadRequest(reason=f"import method {request.method} is not enabled")
-        if not request.all_must_succeed and not self._registry.several:
-            raise errors.BadRequest(reason="there is only one store, which must succeed")
         job = afresh(lambda: self._begin(context, image_id, request))
         if job is not None:
             self._jobs.add(job)
@@ -110,7 +108,11 @@ class Imports:
         )
 
     def _stores(self, request: ImportRequest) -> list[str]:
-        """The ids of the stores to write to; raises Conflict."""
+        """The ids of the stores to write to; raises Conflict.
+
+        Where there is but one, what is said of stores does not matter: openstackclient always says
+        that not all must succeed, where Glance answers 400, which it does not tell its user.
+        """
         registry = self._registry
         if not registry.several:
             return [registry.default.id]

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,6 +168,28 @@ def stores(url: str, source: str) -> None:
         assert image.locations[0]["metadata"] == {"store": "fast"}
         with raises(exceptions.ForbiddenException):
             cloud.image.delete_image(image.id, store="fast", ignore_missing=False)
+        cloud.image.delete_image(image.id, ignore_missing=False)
+        cloud.close()
+
+
+def imports(url: str, source: str) -> None:
+    """Data that is staged, imported to a store, and copied to another."""
+    for cloud in connections(url):
+        methods = cloud.image.get_import_info().import_methods["value"]
+        assert methods == ["glance-direct", "web-download", "copy-image"]
+        image = cloud.image.create_image(
+            "imports", disk_format="raw", container_format="bare", allow_duplicates=True
+        )
+        cloud.image.stage_image(image, filename=source)
+        assert cloud.image.get_image(image.id).status == "uploading"
+        cloud.image.import_image(image, method="glance-direct", stores=["cheap"])
+        cloud.image.wait_for_status(image, "active", interval=0.1, wait=60)
+        assert cloud.image.get_image(image.id).properties["stores"] == "cheap"
+        cloud.image.import_image(image, method="copy-image", all_stores=True)
+        while "os_glance_import_task" in cloud.image.get_image(image.id).properties:
+            time.sleep(0.1)
+        assert cloud.image.get_image(image.id).properties["stores"] == "fast,cheap"
+        assert {task.status for task in cloud.image.tasks()} == {"success"}
         cloud.image.delete_image(image.id, ignore_missing=False)
         cloud.close()
 

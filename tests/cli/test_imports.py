@@ -1,0 +1,100 @@
+"""import from the command line."""
+
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Headrace, Outcome
+from tests.cli.test_completion import complete
+from tests.cli.test_stores import call, image, several
+from tools.serving import Serving
+
+__all__ = ["call", "image", "several"]  # fixtures
+
+DATA = b"data that a service fetches"
+Call = Callable[..., Outcome]
+
+
+class Origin(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/image" else 404)
+        self.send_header("Content-Length", str(len(DATA)))
+        self.end_headers()
+        self.wfile.write(DATA)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def origin() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Origin)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def record(call: Call, name: str) -> str:
+    return call("add", f"name={name}", "disk_format=raw").image_id
+
+
+def test_data_is_fetched(call: Call, several: Serving, origin: str) -> None:
+    image_id = record(call, "fetched")
+    done = call("import", image_id, f"uri={origin}/image", "stores=all")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == f"Imported image {image_id} fetched by web-download\n"
+    assert json.loads(call("show", image_id, "--json").out)["stores"] == "fast,cheap"
+    assert (several.state_dir / "cheap" / image_id).read_bytes() == DATA
+
+
+def test_what_cannot_be_fetched_is_told(call: Call, origin: str) -> None:
+    image_id = record(call, "lost")
+    done = call("import", image_id, f"uri={origin}/lost")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("headrace: the import failed: ")
+    assert "404" in done.err
+    done = call("import", image_id, "uri=http://169.254.169.254/")
+    assert (done.status, done.err) == (1, "headrace: invalid location [image.invalid_location]\n")
+
+
+def test_a_file_is_sent_and_imported_and_copied(call: Call, several: Serving, image: Path) -> None:
+    image_id = record(call, "sent")
+    done = call("import", image_id, f"path={image}", "stores=cheap", "--json")
+    assert json.loads(done.out)["status"] == "active"
+    done = call("import", image_id, "method=copy-image", "stores=fast")
+    assert done.out == f"Imported image {image_id} sent by copy-image\n"
+    for store in ("fast", "cheap"):
+        assert (several.state_dir / store / image_id).read_bytes() == image.read_bytes()
+
+
+def test_a_rehearsal_imports_nothing(call: Call) -> None:
+    image_id = record(call, "rehearsed")
+    done = call("import", image_id, "uri=http://example.com/x", "--dry-run")
+    assert done.out == f"Would import image {image_id} rehearsed by web-download\n"
+    assert json.loads(call("show", image_id, "--json").out)["status"] == "queued"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("uri=http://a/", "path=b"),
+        ("method=web-download",),
+        ("method=copy-image", "uri=http://a/"),
+        ("url=http://a/",),
+    ],
+)
+def test_words_that_do_not_go_together(headrace: Headrace, words: tuple[str, ...]) -> None:
+    assert headrace("import", "any", *words).status == 2
+
+
+def test_completion(several: Serving) -> None:
+    assert complete("headrace import any me", several.url) == ["method="]
+    assert complete("headrace import any method=web", several.url) == ["web-download"]
