@@ -182,7 +182,6 @@ def test_imports(glance: Run, server: Serving, image_file: Path) -> None:
         created = fields(glance("image-create-via-import", *RAW, *method, stdin=data))
     active(glance, created["id"])
     assert "api_image_import" in glance("task-list").text
-    assert "success" in glance("image-tasks", image_id).text
     with urlopen(f"{server.url}/v2/images", json.dumps(record).encode()) as made:
         other = json.load(made)["id"]
     web = ("--import-method", "web-download", "--uri", "http://169.254.169.254/")

@@ -381,6 +381,18 @@ def download(service: Service, answer: Answer, **values: object) -> Image:
         return imported(service, image_id, ImportRequest("web-download", uri))
 
 
+def test_ossa_2014_004_secrets_of_an_address_are_not_on_record(service: Service) -> None:
+    image_id = service.record()
+    with origin(sending(DATA, LENGTH)) as uri:
+        secret = uri.replace("http://", "http://user:hush@") + "?signature=hush"
+        given = {"method": {"name": "web-download", "uri": secret}}
+        request = ImportRequest("web-download", secret, given=given)
+        assert imported(service, image_id, request).status is Status.ACTIVE
+        told = task(service, image_id).input
+    assert isinstance(told, dict)
+    assert told["import_req"] == {"method": {"name": "web-download", "uri": uri}}
+
+
 @pytest.mark.parametrize("headers", [(LENGTH,), ()])
 def test_data_is_fetched(service: Service, headers: tuple[tuple[str, str], ...]) -> None:
     image = download(service, sending(DATA, *headers))

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
 
 from headrace import errors, log
 from headrace.db import images as rows
@@ -89,7 +90,7 @@ class Imports:
             request_id=log.request_id.get()[:64],
             input={
                 "image_id": image.id,
-                "import_req": request.given,
+                "import_req": _told(request),
                 "backend": stores if self._registry.several else [None],
             },
             created_at=now,
@@ -137,6 +138,22 @@ class Imports:
         if named and not all_stores:
             raise errors.BadRequest(reason=f"image {image.id} is in store {named[0]} already")
         return [each for each in stores if each not in have]
+
+
+def _told(request: ImportRequest) -> object:
+    """The request as whoever sees the image may know it: an address may hold a secret.
+
+    Neither user and password nor what signs an address is put on record (OSSA-2014-004).
+    """
+    given = request.given
+    if not isinstance(given, dict):
+        return given
+    method = {"name": request.method}
+    if request.method == WEB_DOWNLOAD and request.uri is not None:
+        parts = urlsplit(request.uri)  # it has passed the filter
+        host = parts.netloc.rpartition("@")[2]
+        method["uri"] = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    return {**given, "method": method}
 
 
 def _require_status(image: Image, method: str) -> None:

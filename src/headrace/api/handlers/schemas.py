@@ -7,6 +7,7 @@ from headrace.api import metadefs
 from headrace.api.members import MEMBER_SCHEMA, MEMBERS_SCHEMA
 from headrace.api.requests import refuse_body
 from headrace.api.schemas import Fields
+from headrace.api.tasks import TASK_SCHEMA, TASKS_SCHEMA
 
 
 class SchemaHandler:
@@ -27,5 +28,7 @@ def handlers(fields: Fields) -> dict[str, SchemaHandler]:
         "/v2/schemas/images": SchemaHandler(fields.images_schema()),
         "/v2/schemas/member": SchemaHandler(MEMBER_SCHEMA),
         "/v2/schemas/members": SchemaHandler(MEMBERS_SCHEMA),
+        "/v2/schemas/task": SchemaHandler(TASK_SCHEMA),
+        "/v2/schemas/tasks": SchemaHandler(TASKS_SCHEMA),
         **{path: SchemaHandler(document) for path, document in metadefs.schemas().items()},
     }

@@ -6,12 +6,12 @@ import msgspec
 from headrace import errors
 from headrace.api import queries
 from headrace.api.requests import query_pairs, refuse_body
+from headrace.api.tasks import TYPES
 from headrace.api.times import timestamp
 from headrace.model import Task, TaskQuery, TaskStatus, is_image_id
 from headrace.service.tasks import Tasks
 
 _PATH = "/v2/tasks"
-_TYPES = ("import", "api_image_import", "location_import")
 _SORT_KEYS = ("id", "type", "status", "owner", "expires_at", "created_at", "updated_at")
 
 
@@ -60,7 +60,7 @@ class TasksHandler:
             sort_key=_among(asked, "sort_key", _SORT_KEYS) or "created_at",
             descending=_among(asked, "sort_dir", ("asc", "desc")) != "asc",
             status=_among(asked, "status", tuple(TaskStatus)),
-            type=_among(asked, "type", _TYPES),
+            type=_among(asked, "type", TYPES),
         )
 
 
