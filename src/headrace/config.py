@@ -80,7 +80,7 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         ),
         ListOpt(
             "enabled_import_methods",
-            types.String(choices=list(IMPORT_METHODS)),
+            types.String(choices=list(IMPORT_METHODS), quotes=True),
             default=list(IMPORT_METHODS),
             help="Ways in which callers may have data imported, of glance-direct, web-download "
             "and copy-image.",

@@ -17,7 +17,7 @@ _SECTIONS = {
     "profiler": "of osprofiler: Headrace has /metrics instead",
     "paste_deploy": "of Paste: Headrace has no pipeline to be composed",
     "wsgi": "of Glance's own processes: Headrace has threads and max_uploads instead",
-    "task": "of Glance's tasks: Headrace runs none",
+    "task": "of Glance's tasks: [wsgi] task_pool_threads is what Headrace has",
     "key_manager": "of castellan: Headrace fetches no keys",
     "barbican": "of castellan: Headrace fetches no keys",
     "vault": "of castellan: Headrace fetches no keys",

@@ -29,6 +29,39 @@ def load(tmp_path: Path, text: str) -> config.cfg.ConfigOpts:
     return config.load([file])
 
 
+def staging(tmp_path: Path, text: str) -> str:
+    return config.staging_dir(load(tmp_path, text))
+
+
+def test_where_data_waits_for_its_import(tmp_path: Path) -> None:
+    state = f"[headrace]\nstate_dir = {tmp_path}\n"
+    assert staging(tmp_path, state) == f"{tmp_path}/staging"
+    one = "[glance_store]\nfilesystem_store_datadir = /srv/images\n"
+    assert staging(tmp_path, one) == "/srv/images/.headrace-staging"
+    assert staging(tmp_path, f"[DEFAULT]\nnode_staging_uri = file:///srv/s/\n{one}") == "/srv/s"
+    assert staging(tmp_path, SEVERAL) == "/srv/fast/.headrace-staging"
+    glances = "[os_glance_staging_store]\nfilesystem_store_datadir = /srv/s\n"
+    assert staging(tmp_path, SEVERAL + glances) == "/srv/s"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "node_staging_uri = /srv/s",
+        "node_staging_uri = http://example.com/",
+        "enabled_import_methods = [glance-direct, glance-download]",
+        "enabled_import_methods = nonsense",
+    ],
+)
+def test_imports_that_cannot_be_are_refused_at_the_start(tmp_path: Path, text: str) -> None:
+    with pytest.raises(errors.ConfigurationError):
+        load(tmp_path, f"[DEFAULT]\n{text}\n")
+
+
+def test_no_import_method_at_all(tmp_path: Path) -> None:
+    assert load(tmp_path, "[DEFAULT]\nenabled_import_methods = []\n").enabled_import_methods == []
+
+
 def test_each_store_has_a_group(tmp_path: Path) -> None:
     conf = load(tmp_path, SEVERAL)
     assert config.backends(conf) == {"fast": "file", "cheap": "file", "web": "http"}

@@ -69,6 +69,12 @@ class Setup:
         return config.image_dir(self.conf)
 
     @property
+    def staging_dir(self) -> str:
+        from headrace import config
+
+        return config.staging_dir(self.conf)
+
+    @property
     def image_dirs(self) -> list[str]:
         from headrace import config
 
@@ -398,7 +404,8 @@ def _systemd(setup: Setup) -> dict[str, str]:
         "exec_start": " ".join(map(quoting.systemd, words)),
         "state_directory": state_directory if setup.state_dir == "/var/lib/headrace" else "",
         "writable": " ".join(
-            quoting.systemd_path(path) for path in _not_within((setup.state_dir, *setup.image_dirs))
+            quoting.systemd_path(path)
+            for path in _not_within((setup.state_dir, *setup.image_dirs, setup.staging_dir))
         ),
         # serve's --drain-timeout, and time to clean up.
         "stop_seconds": "75",

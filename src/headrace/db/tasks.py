@@ -31,6 +31,7 @@ _COLUMNS = (
     task_info.c.result,
     task_info.c.message,
 )
+_UPDATED = sa.func.coalesce(tasks.c.updated_at, tasks.c.created_at)
 _ALL = (
     sa.select(*_COLUMNS)
     .select_from(tasks.outerjoin(task_info, task_info.c.task_id == tasks.c.id))
@@ -56,7 +57,7 @@ def of_image(database: Database, image_id: str) -> list[Task]:
 
 def list_page(database: Database, query: TaskQuery) -> list[Task]:
     """One page of all tasks; raises InvalidQuery (no such marker)."""
-    column = tasks.c[query.sort_key]
+    column = _UPDATED if query.sort_key == "updated_at" else tasks.c[query.sort_key]
     statement = _ALL
     if query.status is not None:
         statement = statement.where(tasks.c.status == query.status)

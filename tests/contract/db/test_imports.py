@@ -195,6 +195,8 @@ def test_tasks_come_in_pages(database: Database) -> None:
     ):
         found += [each.id for each in page]
     assert found == made[::-1]
+    by_time = TaskQuery(limit=2, marker=made[1], sort_key="updated_at", descending=False)
+    assert [each.id for each in tasks.list_page(database, by_time)] == made[2:4]
     assert tasks.list_page(database, TaskQuery(status="success")) == []
     assert len(tasks.list_page(database, TaskQuery(type="api_image_import"))) == 5
     with pytest.raises(errors.InvalidQuery):

@@ -12,7 +12,7 @@ from headrace.model import Task, TaskQuery, TaskStatus, is_image_id
 from headrace.service.tasks import Tasks
 
 _PATH = "/v2/tasks"
-_SORT_KEYS = ("id", "type", "status", "owner", "expires_at", "created_at", "updated_at")
+_SORT_KEYS = ("id", "type", "status", "owner", "created_at", "updated_at")
 
 
 class ImageTasksHandler:
