@@ -101,6 +101,8 @@ def test_systemd_lets_the_service_write_where_it_has_to(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     conf.write_text("[glance_store]\nfilesystem_store_datadir = /srv/images\n")
     assert writable("--config-file", conf) == f"{tmp_path}/state /srv/images"
+    conf.write_text("[DEFAULT]\nnode_staging_uri = file:///srv/staging\n")
+    assert writable("--config-file", conf) == f"{tmp_path}/state /srv/staging"
     conf.write_text(
         "[DEFAULT]\nenabled_backends = cheap:file, fast:file, web:http\n"
         "[glance_store]\ndefault_backend = fast\n"

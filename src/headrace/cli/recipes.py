@@ -454,9 +454,12 @@ def _open_files() -> int:
 
 
 def _not_within(directories: Sequence[str]) -> list[str]:
-    """The first directory, and the others that do not lie in it."""
-    first, *others = directories
-    return [first, *(each for each in others if not f"{each}/".startswith(f"{first}/"))]
+    """The directories that do not lie in one before them."""
+    kept: list[str] = []
+    for each in directories:
+        if not any(f"{each}/".startswith(f"{other}/") for other in kept):
+            kept.append(each)
+    return kept
 
 
 def _program(*names: str) -> str:

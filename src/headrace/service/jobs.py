@@ -131,14 +131,17 @@ class Jobs:
                 with copies.of(store_id):
                     bring(job, image, self._registry.chosen(store_id), copies)
             copies.finish()
+            self._unstage(job)
         except BaseException as failure:
+            self._unstage(job)  # before the image is queued, and other data may be staged
             copies.give_up(failure)
             raise
         finally:
             copies.close()
-            # Whatever became of it: the image is active, queued, or gone.
-            if job.method == GLANCE_DIRECT:
-                self._staging.discard(job.image_id)
+
+    def _unstage(self, job: Job) -> None:
+        if job.method == GLANCE_DIRECT:
+            self._staging.discard(job.image_id)
 
     def _import(self, job: Job, image: Image, store: Store, copies: "_Copies") -> None:
         """The data into one store: the first time from where it comes, then from there."""
@@ -307,8 +310,9 @@ class _Copies:
         if not self._writers:
             raise self._failure or errors.Error()
         now = self._clock()
-        told = f"; failed: {', '.join(self._failed)}" if self._failed else ""
-        ending = imports.Ending(f"Copied to {len(self._writers)} stores{told}", now + TASK_LIFE)
+        there = ", ".join(store.id for store, _ in self._writers)
+        missing = f", not to {', '.join(self._failed)}" if self._failed else ""
+        ending = imports.Ending(f"Copied to {there}{missing}", now + TASK_LIFE)
         self._record(ending)
 
     def _record(self, ending: imports.Ending | None) -> None:
