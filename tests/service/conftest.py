@@ -52,6 +52,7 @@ class Service:
     members: Members
     stores: Stores
     locations: Locations
+    area: FilesystemStore
     landing: Landing
     staging: Staging
     imports: Imports
@@ -130,6 +131,7 @@ def serving(tmp_path: Path, stores: Registry, staged: Path | None = None) -> Ite
         members,
         Stores(database, stores, images, clock),
         locations,
+        area,
         landing,
         staging,
         imports,

@@ -26,7 +26,7 @@ def delaying(service: Service) -> Service:
     stores = Registry([service.store], default="file")
     fields = Fields(config.CONTAINER_FORMATS, config.DISK_FORMATS)
     images = Images(
-        service.database, stores, fields.check, Limits(128, 128), service.clock,
+        service.database, stores, service.area, fields.check, Limits(128, 128), service.clock,
         delayed_delete=True,
     )  # fmt: skip
     housekeeping = Housekeeping(
@@ -35,6 +35,8 @@ def delaying(service: Service) -> Service:
         images,
         service.content,
         service.locations,
+        service.staging,
+        service.jobs,
         60.0,
         service.clock,
         scrub_time=HOUR,
