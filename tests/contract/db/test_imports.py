@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from headrace import errors
-from headrace.db import images, imports, schema, tasks, uploads
+from headrace.db import images, imports, migrate, schema, tasks, uploads
 from headrace.db.engine import Database
 from headrace.model import IMPORT_LOCK, TASK_LIFE, Image, Location, Status, Task, TaskQuery, Viewer
 from tests.contract.db.examples import NOW, image
@@ -248,3 +248,12 @@ def test_what_is_not_on_record_is_tidied_when_nobody_is_at_work(database: Databa
     imports.begin(database, shown(database, queued.id), again, "worker", Status.ACTIVE, {})
     tidy()
     assert len(seen) == 1
+
+
+def test_a_database_that_is_handed_back_has_no_import_of_ours(database: Database) -> None:
+    queued, made = begun(database)
+    migrate.hand_back(database)
+    migrate.prepare(database)
+    now = shown(database, queued.id)
+    assert (now.status, IMPORT_LOCK in now.properties) == (Status.QUEUED, False)
+    assert tasks.show(database, made.id).status == "failure"
