@@ -9,13 +9,17 @@ from headrace import errors
 from headrace.service.imports import ImportRequest
 
 
-class _Method(msgspec.Struct):
+class ImportMethod(msgspec.Struct):
+    """How data is brought in, and from where."""
+
     name: str
     uri: Annotated[str, Meta(max_length=2048)] | None = None
 
 
-class _Body(msgspec.Struct):
-    method: _Method
+class ImportBody(msgspec.Struct):
+    """What is asked for."""
+
+    method: ImportMethod
     stores: list[str] | None = None
     all_stores: bool = False
     all_stores_must_succeed: bool = True
@@ -27,7 +31,7 @@ def import_request(document: object, store_id: str | None) -> ImportRequest:
     Raises InvalidBody, BadRequest (stores chosen twice).
     """
     try:
-        body = msgspec.convert(document, _Body)
+        body = msgspec.convert(document, ImportBody)
     except msgspec.ValidationError as error:
         raise errors.InvalidBody(reason=error) from None
     if [body.stores is not None, store_id is not None, body.all_stores].count(True) > 1:

@@ -12,7 +12,7 @@ from headrace.model import Task, TaskQuery, TaskStatus, is_image_id
 from headrace.service.tasks import Tasks
 
 _PATH = "/v2/tasks"
-_SORT_KEYS = ("id", "type", "status", "owner", "created_at", "updated_at")
+SORT_KEYS = ("id", "type", "status", "owner", "created_at", "updated_at")
 
 
 class ImageTasksHandler:
@@ -57,7 +57,7 @@ class TasksHandler:
         return TaskQuery(
             limit=min(int(limit), self._max_limit),
             marker=marker,
-            sort_key=_among(asked, "sort_key", _SORT_KEYS) or "created_at",
+            sort_key=_among(asked, "sort_key", SORT_KEYS) or "created_at",
             descending=_among(asked, "sort_dir", ("asc", "desc")) != "asc",
             status=_among(asked, "status", tuple(TaskStatus)),
             type=_among(asked, "type", TYPES),

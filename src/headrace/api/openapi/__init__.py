@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from headrace.api.answers import CODE_HEADER
-from headrace.api.openapi import images, metadefs, service
+from headrace.api.openapi import images, imports, metadefs, service
 from headrace.api.openapi.operation import ALWAYS, TEXT, Content, Operation, Operations, Schema, ref
 from headrace.api.openapi.schemas import schemas
 from headrace.api.schemas import Fields
@@ -16,12 +16,21 @@ from headrace.api.versions import CURRENT
 from headrace.errors import Error, UnsupportedMediaType
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-OPERATIONS: Operations = {**service.OPERATIONS, **images.OPERATIONS, **metadefs.OPERATIONS}
+OPERATIONS: Operations = {
+    **service.OPERATIONS,
+    **images.OPERATIONS,
+    **imports.OPERATIONS,
+    **metadefs.OPERATIONS,
+}
 
 _REQUEST_ID = "x-openstack-request-id"
 _HEADERS: dict[str, Schema] = {
     _REQUEST_ID: {"description": "Name of the request in the log", "schema": TEXT},
     "Location": {"description": "Where it is", "required": True, "schema": TEXT},
+    "OpenStack-image-import-methods": {
+        "description": "The import methods, parted by commas, if there are any",
+        "schema": TEXT,
+    },
     "OpenStack-image-store-ids": {
         "description": "The stores, parted by commas, where there are several",
         "schema": TEXT,
@@ -47,6 +56,7 @@ _PARAMETERS: dict[str, Schema] = {
         "project": "Project that the image is shared with",
         "tag": "The tag",
         "store_id": "Identifier of the store",
+        "task_id": "Identifier of the task",
         "namespace": "Name of the namespace",
         "name": "Name within the namespace",
     }.items()

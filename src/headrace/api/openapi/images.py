@@ -113,7 +113,7 @@ _RECORDS: Operations = {
         summary="Create an image's record",
         status=201,
         content=json("Image"),
-        headers=("Location", "OpenStack-image-store-ids"),
+        headers=("Location", "OpenStack-image-import-methods", "OpenStack-image-store-ids"),
         body=json("NewImage"),
         refusals=(*JSON_BODY, *_FIELDS, errors.Forbidden, errors.ImageExists),
     ),

@@ -4,17 +4,19 @@ from typing import Any
 
 import msgspec
 
+from headrace.api.import_bodies import ImportBody
 from headrace.api.location_bodies import NewLocation, NewValidation
 from headrace.api.members import MEMBER_SCHEMA, NewMember, NewStatus
 from headrace.api.openapi.operation import TEXT, Schema, ref, several
 from headrace.api.schemas import Fields
+from headrace.api.tasks import TASK_SCHEMA
 from headrace.api.traffic import Flight
 from headrace.service.definitions import NamedPropertyForm, NamespaceForm, TagsForm
 
 _REFS = "#/components/schemas/"
 _FORMS = (
     NamespaceForm, NamedPropertyForm, TagsForm, NewMember, NewStatus, NewLocation, NewValidation,
-    Flight,
+    ImportBody, Flight,
 )  # fmt: skip
 # What a form is called here; another keeps its class's name.
 _NAMES = {
@@ -33,7 +35,7 @@ _OPTIONAL = frozenset({"direct_url", "stores", "locations"})
 
 def schemas(fields: Fields) -> dict[str, Schema]:
     """The components' schemas, by their names."""
-    found = {**_forms(), **_images(fields), **_members(), **_lists(), **_told()}
+    found = {**_forms(), **_images(fields), **_members(), **_tasks(), **_lists(), **_told()}
     return {name: found[name] for name in sorted(found)}
 
 
@@ -109,6 +111,26 @@ def _members() -> dict[str, Schema]:
     return {
         "Member": {"type": "object", "properties": properties, "required": sorted(properties)}  # type: ignore[call-overload]
     }
+
+
+def _tasks() -> dict[str, Schema]:
+    fields: dict[str, Schema] = TASK_SCHEMA["properties"]  # type: ignore[assignment]
+    listed = ("id", "type", "status", "owner", "created_at", "updated_at", "self", "schema")
+    beside = {
+        **{name: schema for name, schema in fields.items() if name not in ("self", "schema")},
+        "deleted_at": {"type": "null"},
+        "deleted": {"type": "boolean"},
+    }
+    methods = _object({"description": TEXT, "type": TEXT, "value": several(TEXT)}, "value")
+    return {
+        "Task": _object(fields, *listed),
+        "Tasks": _object(
+            {"tasks": several(ref("Task")), "first": TEXT, "next": TEXT, "schema": TEXT},
+            "tasks", "first", "schema",
+        ),
+        "ImageTasks": _object({"tasks": several(_object(beside, *beside))}, "tasks"),
+        "ImportMethods": _object({"import-methods": methods}, "import-methods"),
+    }  # fmt: skip
 
 
 def _lists() -> dict[str, Schema]:

@@ -9,6 +9,8 @@ _SCHEMAS = (
     "images",
     "member",
     "members",
+    "task",
+    "tasks",
     *(
         f"metadefs/{name}"
         for one, more in (
