@@ -80,6 +80,7 @@ class Campaign:
         self._session = requests.Session()
         self._session.trust_env = False
         self._images: list[str] = []
+        self._tasks: list[str] = []
 
     def run(self, rounds: Iterator[int]) -> None:
         for number in rounds:
@@ -132,6 +133,7 @@ class Campaign:
         there = {
             "image_id": self._images, "project": ["p1", "p2"], "tag": ["t1"], "namespace": ["N"],
             "name": [parts.get(case.path.split("/")[-2], "")], "store_id": ["fast", "cheap", "web"],
+            "task_id": self._tasks,
         }  # fmt: skip
         for name in case.path_parameters:
             if dice.random() < 0.8:
@@ -167,6 +169,11 @@ class Campaign:
         for image_id in (queued, active):
             self._post(f"/v2/images/{image_id}/members", {"member": "p1"})
         self._images = [bare, queued, active, deactivated]
+        octets = "Content-Type: application/octet-stream"
+        staged = service.create()
+        service.request("PUT", f"/v2/images/{staged}/stage", octets, body=b"data")
+        self._post(f"/v2/images/{staged}/import", {"method": {"name": "glance-direct"}})
+        self._tasks = [each["id"] for each in service.request("GET", "/v2/tasks").json["tasks"]]
         self._post(f"{NAMESPACES}/N", {"namespace": "N"}, "PUT")
         service.request("DELETE", f"{NAMESPACES}/N")
         self._post(
