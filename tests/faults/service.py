@@ -79,8 +79,12 @@ class Service:
         return found
 
     def files(self) -> set[str]:
-        """The names in the image directory."""
-        return set(os.listdir(self.server.image_dir))
+        """The names in the image directory, and in it of what is staged for imports."""
+        staging = self.server.image_dir / ".headrace-staging"
+        names = set(os.listdir(self.server.image_dir)) - {staging.name}
+        if staging.is_dir():
+            names |= {f"{staging.name}/{name}" for name in os.listdir(staging)}
+        return names
 
     def descriptors(self) -> int:
         """How many files and sockets the server's processes hold open."""
