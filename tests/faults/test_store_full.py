@@ -128,7 +128,7 @@ def test_no_room_for_the_record(start: Start, tmp_path: Path) -> None:
 
         (state / "ballast").unlink()
         wait_until(lambda: service.status(image_id) == "queued", "the end of the lease")
-        wait_until(lambda: not any(images.iterdir()), "the removal")
+        wait_until(lambda: not any(map(Path.is_file, images.rglob("*"))), "the removal")
         assert service.upload(image_id, FITS).status == 204
         assert service.request("GET", f"/v2/images/{image_id}/file").body == FITS
         service.server.stop()

@@ -1,6 +1,7 @@
 """/v2/images/{image_id}/stage and …/import, and /v2/info/import: data that is imported."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import falcon
 import msgspec
@@ -34,7 +35,7 @@ class StageHandler:
         way = "splice" if intake.BODY in req.env and engine.enabled() else "copy"
         with self._turns, self._traffic.upload(image_id, req.remote_addr, size, way) as transfer:
             how = self._staging.stage(
-                req.context.caller, image_id, body, announced, transfer.advance
+                req.context.caller, image_id, body, announced, partial(setattr, transfer, "landed")
             )
             if how is not None:
                 transfer.went(how)
