@@ -76,6 +76,10 @@ IMPORT_LOCK = "os_glance_import_task"
 """The property that an image has while it is imported: the task's id."""
 
 
+NEW_IMAGE_TASK = "import"
+"""The type of a task that makes an image of what it fetches; if it fails there is no image."""
+
+
 TASK_LIFE = timedelta(hours=48)
 """For how long after its end a task is kept."""
 

@@ -79,6 +79,11 @@ def show_for_download(database: Database, image_id: str, viewer: Viewer) -> Imag
 @transaction
 def create(connection: Connection, image: Image) -> None:
     """Record a new image; raises ImageExists also for the id of a deleted one."""
+    insert(connection, image)
+
+
+def insert(connection: Connection, image: Image) -> None:
+    """As ``create``, in a transaction of the caller's."""
     try:
         connection.execute(
             sa.insert(images),
@@ -133,14 +138,20 @@ def delete(connection: Connection, image: Image, now: datetime, *, delayed: bool
     deleted = {"deleted": True, "deleted_at": now, "updated_at": now}
     status_of_image = Status.PENDING_DELETE if delayed and image.locations else Status.DELETED
     compare_and_set(connection, image, {**deleted, "status": status_of_image.value})
-    for table in (image_properties, image_tags, image_members):
-        connection.execute(_parts_left(table, image.id).values(deleted))
+    delete_parts(connection, image.id, now)
     # A row that was never active (a Glance's parallel import) has no data of its own.
     status = sa.case(
         (image_locations.c.status == "active", Status.PENDING_DELETE.value),
         else_=Status.DELETED.value,
     )
     connection.execute(_parts_left(image_locations, image.id).values({**deleted, "status": status}))
+
+
+def delete_parts(connection: Connection, image_id: str, now: datetime) -> None:
+    """Delete what belongs to an image that is deleted, except for its locations."""
+    deleted = {"deleted": True, "deleted_at": now, "updated_at": now}
+    for table in (image_properties, image_tags, image_members):
+        connection.execute(_parts_left(table, image_id).values(deleted))
 
 
 @transaction

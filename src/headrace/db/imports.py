@@ -5,6 +5,7 @@ knows it, too.  The task's id is also that of our lease (db.uploads): who lets g
 go of the lock.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from headrace.db.engine import Database, transaction
 from headrace.db.images import (
     NOT_DELETED,
     compare_and_set,
+    insert,
     insert_location,
     move_on,
     set_properties,
@@ -32,6 +34,8 @@ _SILENT = {
     TaskStatus.PENDING.value: timedelta(minutes=120),
     TaskStatus.PROCESSING.value: timedelta(minutes=60),
 }
+
+_LONGEST_INPUT = 65535  # bytes: a TEXT column of MySQL
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +58,32 @@ def begin(
     """Lock an image for an import and record its task, with a lease of ``worker``.
 
     Raises ImageBusy while another import holds the lock or somebody is at work on the image;
-    ImageChanged when it is no longer what ``before`` says, ImageNotFound when it was deleted.
+    ImageChanged when it is no longer what ``before`` says, ImageNotFound when it was deleted;
+    TooLarge for the task's input.
     """
     now = task.created_at
     compare_and_set(connection, before, {"status": status.value, "updated_at": now})
     _break_stale_lock(connection, before.id, now)
     try:
-        uploads.lease(connection, before, task.id, worker, now)
-        connection.execute(
-            sa.insert(image_properties).inline(),
-            {
-                "image_id": before.id,
-                "name": IMPORT_LOCK,
-                "value": task.id,
-                "created_at": now,
-                "updated_at": now,
-                **NOT_DELETED,
-            },
-        )
+        _lock(connection, before, task, worker)
     except (errors.StatusConflict, exc.IntegrityError):
         raise errors.ImageBusy(image_id=before.id) from None
     _insert_task(connection, task)
     set_properties(connection, before.id, properties, now)
+
+
+@transaction
+def create(
+    connection: Connection, image: Image, task: Task, worker: str, properties: Mapping[str, str]
+) -> None:
+    """Record a new image together with the import that it is made for, as ``begin`` does.
+
+    Raises ImageExists, TooLarge.
+    """
+    insert(connection, image)
+    _lock(connection, image, task, worker)
+    _insert_task(connection, task)
+    set_properties(connection, image.id, properties, task.created_at)
 
 
 @transaction
@@ -159,6 +167,22 @@ def record(
         raise errors.ImageGone(image_id=image_id) from None
 
 
+def _lock(connection: Connection, image: Image, task: Task, worker: str) -> None:
+    now = task.created_at
+    uploads.lease(connection, image, task.id, worker, now)
+    connection.execute(
+        sa.insert(image_properties).inline(),
+        {
+            "image_id": image.id,
+            "name": IMPORT_LOCK,
+            "value": task.id,
+            "created_at": now,
+            "updated_at": now,
+            **NOT_DELETED,
+        },
+    )
+
+
 def _end(
     connection: Connection, image_id: str, task_id: str, ending: Ending, now: datetime
 ) -> None:
@@ -225,7 +249,9 @@ def _insert_task(connection: Connection, task: Task) -> None:
             **NOT_DELETED,
         },
     )
-    given = msgspec.json.encode(task.input).decode()
+    given = json.dumps(task.input)  # in ASCII, since a column of MySQL's utf8 does not take all
+    if len(given) > _LONGEST_INPUT:
+        raise errors.TooLarge(reason=f"a task's input of more than {_LONGEST_INPUT} bytes")
     connection.execute(
         sa.insert(task_info), {"task_id": task.id, "input": given, "message": task.message}
     )

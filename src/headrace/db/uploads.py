@@ -19,7 +19,13 @@ from sqlalchemy.engine import Connection
 
 from headrace import errors
 from headrace.db.engine import Database, transaction
-from headrace.db.images import compare_and_set, insert_location, move_on, set_properties
+from headrace.db.images import (
+    compare_and_set,
+    delete_parts,
+    insert_location,
+    move_on,
+    set_properties,
+)
 from headrace.db.schema import (
     image_locations,
     image_properties,
@@ -28,7 +34,15 @@ from headrace.db.schema import (
     tasks,
     uploads,
 )
-from headrace.model import IMPORT_LOCK, TASK_LIFE, Image, Location, Status, TaskStatus
+from headrace.model import (
+    IMPORT_LOCK,
+    NEW_IMAGE_TASK,
+    TASK_LIFE,
+    Image,
+    Location,
+    Status,
+    TaskStatus,
+)
 
 _UNDER_WAY = [Status.SAVING.value, Status.UPLOADING.value, Status.IMPORTING.value]
 _LEASE = (uploads.c.image_id, uploads.c.upload_id, uploads.c.worker, uploads.c.heartbeat)
@@ -150,7 +164,7 @@ def release(
     it, and before another one can begin.
     """
     if end(connection, image_id, upload_id):
-        _queue_again(connection, image_id, now)
+        _give_back(connection, image_id, upload_id, now)
         unlock(connection, image_id, upload_id)
         fail_task(connection, upload_id, message, now)
         set_properties(connection, image_id, properties or {}, now)
@@ -172,7 +186,7 @@ def expire(
     """
     if not end(connection, lease.image_id, lease.upload_id, lease.heartbeat):
         return False
-    _queue_again(connection, lease.image_id, now)
+    _give_back(connection, lease.image_id, lease.upload_id, now)
     unlock(connection, lease.image_id, lease.upload_id)
     fail_task(connection, lease.upload_id, "the process that did it is gone", now)
     if discard is not None and _is_nobodys(connection, lease.image_id):
@@ -301,15 +315,22 @@ def unfinished() -> sa.ColumnElement[bool]:
     return tasks.c.status.in_([TaskStatus.PENDING.value, TaskStatus.PROCESSING.value])
 
 
-def _queue_again(connection: Connection, image_id: str, now: datetime) -> None:
-    connection.execute(
-        sa.update(images)
-        .where(
-            images.c.id == image_id,
-            images.c.status.in_(_UNDER_WAY),
-            images.c.deleted == sa.false(),
+def _give_back(connection: Connection, image_id: str, upload_id: str, now: datetime) -> None:
+    """Queue an image again whose data did not come, or delete one that was made for its data."""
+    under_way = sa.update(images).where(
+        images.c.id == image_id,
+        images.c.status.in_(_UNDER_WAY),
+        images.c.deleted == sa.false(),
+    )
+    if _made_image(connection, upload_id):
+        gone = under_way.values(
+            status=Status.DELETED.value, deleted=True, deleted_at=now, updated_at=now
         )
-        .values(
+        if connection.execute(gone).rowcount:
+            delete_parts(connection, image_id, now)
+        return
+    connection.execute(
+        under_way.values(
             status=Status.QUEUED.value,
             size=None,
             virtual_size=None,
@@ -319,6 +340,12 @@ def _queue_again(connection: Connection, image_id: str, now: datetime) -> None:
             updated_at=now,
         )
     )
+
+
+def _made_image(connection: Connection, upload_id: str) -> bool:
+    """Whether an upload is that of a task which made the image, too."""
+    found = connection.execute(sa.select(tasks.c.type).where(tasks.c.id == upload_id))
+    return found.scalar_one_or_none() == NEW_IMAGE_TASK
 
 
 def _is_nobodys(connection: Connection, image_id: str) -> bool:

@@ -1,6 +1,7 @@
 """Imports on record: the lock, the task and the lease, on every database."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -179,6 +180,59 @@ def test_an_import_of_a_process_that_died(database: Database) -> None:
     now = shown(database, queued.id)
     assert (now.status, IMPORT_LOCK in now.properties) == (Status.QUEUED, False)
     assert tasks.show(database, made.id).status == "failure"
+
+
+def release(database: Database, queued: Image, made: Task) -> None:
+    uploads.release(database, queued.id, made.id, LATER)
+
+
+@pytest.mark.parametrize("end", [expire, release])
+def test_an_image_that_a_task_makes_goes_with_it(
+    database: Database, end: Callable[[Database, Image, Task], None]
+) -> None:
+    new = image(
+        status=Status.IMPORTING, disk_format="raw", properties={"a": "b"}, tags=frozenset({"t"})
+    )
+    made = replace(task(new.id), type="import")
+    imports.create(database, new, made, "worker", {"os_glance_x": "a,b"})
+    now = shown(database, new.id)
+    assert now.properties == {"a": "b", IMPORT_LOCK: made.id, "os_glance_x": "a,b"}
+    end(database, new, made)
+    with pytest.raises(errors.ImageNotFound):
+        shown(database, new.id)
+    assert tasks.show(database, made.id).status == "failure"
+    assert uploads.leases(database) == []
+    with database.read() as connection:
+        for table in (schema.images, schema.image_properties, schema.image_tags):
+            left = sa.select(sa.func.count()).where(table.c.deleted == sa.false())
+            assert connection.execute(left).scalar_one() == 0
+    with pytest.raises(errors.ImageExists):
+        imports.create(database, new, task(new.id, 2), "worker", {})
+    assert len(tasks.of_image(database, new.id)) == 1
+
+
+def test_a_task_keeps_any_characters_and_not_too_many(database: Database) -> None:
+    for text, taken in (("é😀" * 100, True), ("x" * 65535, False)):
+        new = image(status=Status.IMPORTING, disk_format="raw")
+        made = replace(task(new.id, 1 if taken else 2), input={"a": text})
+        if taken:
+            imports.create(database, new, made, "worker", {})
+            assert tasks.show(database, made.id).input == {"a": text}
+            continue
+        with pytest.raises(errors.TooLarge):
+            imports.create(database, new, made, "worker", {})
+        with pytest.raises(errors.ImageNotFound):
+            shown(database, new.id)
+
+
+def test_an_image_that_a_task_made_stays(database: Database) -> None:
+    new = image(status=Status.IMPORTING, disk_format="raw")
+    made = replace(task(new.id), type="import")
+    imports.create(database, new, made, "worker", {})
+    record(database, new.id, made.id)
+    assert shown(database, new.id).status is Status.ACTIVE
+    release(database, new, made)
+    assert shown(database, new.id).status is Status.ACTIVE
 
 
 def test_only_what_is_alive_beats(database: Database) -> None:
