@@ -28,6 +28,8 @@ DISK_FORMATS = [
 
 
 IMPORT_METHODS = ("glance-direct", "web-download", "copy-image")
+MORE_IMPORT_METHODS = ("glance-download",)
+"""Those that somebody has to want: it takes other regions."""
 
 STAGING = "os_glance_staging_store"
 """What is not a store, but looks like one: where data waits for its import."""
@@ -80,10 +82,10 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         ),
         ListOpt(
             "enabled_import_methods",
-            types.String(choices=list(IMPORT_METHODS), quotes=True),
+            types.String(choices=[*IMPORT_METHODS, *MORE_IMPORT_METHODS], quotes=True),
             default=list(IMPORT_METHODS),
-            help="Ways in which callers may have data imported, of glance-direct, web-download "
-            "and copy-image.",
+            help="Ways in which callers may have data imported, of glance-direct, web-download, "
+            "copy-image and glance-download.",
         ),
         cfg.StrOpt(
             "node_staging_uri",
@@ -235,6 +237,14 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             help="Those it may not, when allowed_ports is empty.",
         ),
     ],
+    "glance_download_properties": [
+        ListOpt(
+            "extra_properties",
+            types.String(),
+            default=["hw_", "trait:", "os_distro", "os_secure_boot", "os_type"],
+            help="How the names of the properties begin that glance-download takes with an image.",
+        ),
+    ],
     "os_glance_staging_store": [
         cfg.StrOpt(
             "filesystem_store_datadir",
@@ -330,6 +340,13 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             min=0,
             help="Bytes a second that the client of a download must take, over stall_timeout, from "
             "the embedded server; 0: any.",
+        ),
+        cfg.DictOpt(
+            "glance_regions",
+            secret=True,
+            help="Image services that glance-download may take images from, by their regions' "
+            "names, such as 'east:https://image.east.example.com'; the catalog of the caller's "
+            "token has others.",
         ),
         cfg.FloatOpt(
             "upload_lease",

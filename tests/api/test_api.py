@@ -37,6 +37,13 @@ SEVERAL_STORES: dict[tuple[str, str], object] = {
 SETTINGS_OF: dict[str, dict[tuple[str, str], object]] = {
     "stores": SEVERAL_STORES,
     "imports": SEVERAL_STORES,
+    # Nobody listens there.
+    "tasks": {
+        ("DEFAULT", "enabled_import_methods"): ["web-download", "glance-download"],
+        ("import_filtering_opts", "allowed_hosts"): ["127.0.0.1"],
+        ("import_filtering_opts", "allowed_ports"): [9],
+        ("headrace", "glance_regions"): {"east": "http://127.0.0.1:9/"},
+    },
     "locations": SEVERAL_STORES
     | {
         ("DEFAULT", "show_image_direct_url"): True,

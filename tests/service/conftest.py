@@ -20,6 +20,7 @@ from headrace.service.jobs import Jobs
 from headrace.service.landing import Landing, UploadRules
 from headrace.service.locations import LocationRules, Locations
 from headrace.service.members import Members
+from headrace.service.regions import Regions
 from headrace.service.staging import Staging
 from headrace.service.stores import Stores
 from headrace.service.tasks import Tasks
@@ -115,9 +116,10 @@ def serving(tmp_path: Path, stores: Registry, staged: Path | None = None) -> Ite
     staging = Staging(database, area, landing, clock)
     here = Rules(allowed_hosts=("127.0.0.1",), allowed_ports=())
     origins = Origins(Destinations(here), stall=5.0)
-    jobs = Jobs(database, stores, staging, landing, origins, clock, 4)
-    methods = ("glance-direct", "web-download", "copy-image")
-    imports = Imports(database, stores, jobs, origins, methods, clock)
+    regions = Regions({}, ("hw_", "os_"), fields.check, 3, 5.0)
+    jobs = Jobs(database, stores, staging, landing, origins, regions, clock, 4)
+    methods = ("glance-direct", "web-download", "copy-image", "glance-download")
+    imports = Imports(database, stores, jobs, origins, regions, methods, clock)
     members = Members(database, 128, clock)
     locations = Locations(database, stores, images, LocationRules(10, True, 0), rules, clock)
     housekeeping = Housekeeping(
@@ -136,7 +138,7 @@ def serving(tmp_path: Path, stores: Registry, staged: Path | None = None) -> Ite
         staging,
         imports,
         jobs,
-        Tasks(database, clock),
+        Tasks(database, images, imports, clock),
         housekeeping,
         clock,
         datadir,

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,12 +42,17 @@ def stage(service: Service, data: bytes = DATA, **values: object) -> str:
     return image_id
 
 
-def settled(service: Service, image_id: str) -> Image:
-    """The image once nothing is imported any more."""
+def idle(service: Service) -> None:
+    """Wait until nothing is imported any more."""
     deadline = time.monotonic() + GUARD
     while service.jobs.active():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def settled(service: Service, image_id: str) -> Image:
+    """The image once nothing is imported any more."""
+    idle(service)
     return service.images.show(ADMIN, image_id)
 
 
@@ -339,8 +345,8 @@ Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 
 @contextmanager
-def origin(answer: Answer) -> Iterator[str]:
-    """The address of an origin on this machine that answers like that."""
+def origin(answer: Answer, certificate: Path | None = None) -> Iterator[str]:
+    """The address of an origin on this machine that answers like that; with TLS by its key."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -350,10 +356,15 @@ def origin(answer: Answer) -> Iterator[str]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/image"
+        scheme = "http" if certificate is None else "https"
+        yield f"{scheme}://127.0.0.1:{server.server_address[1]}/image"
     finally:
         server.shutdown()
         thread.join()

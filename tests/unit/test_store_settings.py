@@ -49,7 +49,7 @@ def test_where_data_waits_for_its_import(tmp_path: Path) -> None:
     [
         "node_staging_uri = /srv/s",
         "node_staging_uri = http://example.com/",
-        "enabled_import_methods = [glance-direct, glance-download]",
+        "enabled_import_methods = [glance-direct, glance-upload]",
         "enabled_import_methods = nonsense",
     ],
 )

@@ -35,6 +35,7 @@ from headrace.service.landing import Landing, UploadRules
 from headrace.service.locations import LocationRules, Locations
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
+from headrace.service.regions import Regions
 from headrace.service.staging import Staging
 from headrace.service.stores import Stores
 from headrace.service.tasks import Tasks
@@ -190,12 +191,22 @@ def build(conf: cfg.ConfigOpts) -> Application:
     content = Content(database, stores, landing, _now)
     staging = Staging(database, area, landing, _now)
     origins = Origins(Destinations(_destination_rules(conf)), stall=conf.headrace.stall_timeout)
-    jobs = Jobs(database, stores, staging, landing, origins, _now, conf.wsgi.task_pool_threads)
+    regions = Regions(
+        conf.headrace.glance_regions or {},
+        conf.glance_download_properties.extra_properties,
+        fields.check,
+        conf.image_property_quota,
+        conf.headrace.stall_timeout,
+    )
+    jobs = Jobs(
+        database, stores, staging, landing, origins, regions, _now, conf.wsgi.task_pool_threads
+    )
     methods = conf.enabled_import_methods
     location_rules = LocationRules(
         conf.image_location_quota, conf.do_secure_hash, conf.http_retries
     )
     locations = Locations(database, stores, images, location_rules, landing.rules, _now)
+    imports = Imports(database, stores, jobs, origins, regions, methods, _now)
     authenticate = auth.everybody if conf.headrace.unauthenticated_ok else auth.this_machine
 
     gate = _Gate(authenticate, conf.max_request_id_length, monitoring.metrics.requests)
@@ -210,8 +221,8 @@ def build(conf: cfg.ConfigOpts) -> Application:
         locations,
         Stores(database, stores, images, _now),
         staging,
-        Imports(database, stores, jobs, origins, methods, _now),
-        Tasks(database, _now),
+        imports,
+        Tasks(database, images, imports, _now),
         Whereabouts(stores, conf.show_image_direct_url, conf.show_multiple_locations),
         fields,
         _delivery(conf, monitoring.traffic),

@@ -121,14 +121,25 @@ def to_descriptor(
             return done
         return _into_stream(connection, expected, fd, algorithm, progress)
     except _StartOver as error:
-        raise ClientError(
-            reason="the connection was cut, and the service serves no ranges"
-        ) from error
+        raise _without_ranges() from error
     except (StoreFull, StoreUnwritable) as error:
         raise _unwritten(error) from error
     finally:
         if readable is not None:
             os.close(readable)
+
+
+def to_empty_file(
+    connection: Connection, expected: Expected, fd: int, *, progress: Progress
+) -> Moved:
+    """Fetch data into the empty regular file ``fd``; whether it is right is not looked at.
+
+    Raises StoreFull, StoreUnwritable; ClientError when it does not come.
+    """
+    try:
+        return _into_file(connection, expected, fd, 0, None, None, progress).moved
+    except _StartOver as error:
+        raise _without_ranges() from error
 
 
 def kept(image: Mapping[str, object], target: Path) -> tuple[Path, int] | None:
@@ -411,6 +422,10 @@ def _reader_gone(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def _without_ranges() -> ClientError:
+    return ClientError(reason="the connection was cut, and the service serves no ranges")
 
 
 def _unwritten(error: Error) -> ClientError:

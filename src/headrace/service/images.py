@@ -95,8 +95,17 @@ class Images:
     def create(self, context: Context, values: Mapping[str, object]) -> Image:
         """Record a queued image from base attributes and custom properties.
 
+        Raises as ``draft``, and ImageExists.
+        """
+        image = self.draft(context, values)
+        rows.create(self._database, image)
+        return image
+
+    def draft(self, context: Context, values: Mapping[str, object]) -> Image:
+        """An image that the caller may create, not on record yet.
+
         Raises PropertyReadOnly, PropertyReserved, InvalidProperty, Forbidden (somebody else's
-        owner), QuotaExceeded, ImageExists.
+        owner), QuotaExceeded.
         """
         now = self._clock()
         blank = Image(
@@ -111,7 +120,6 @@ class Images:
         policy.require(context, "add_image", image)
         policy.require_values(context, blank, image)
         self._check_tag_quota(blank, image)
-        rows.create(self._database, image)
         return image
 
     def show(self, context: Context, image_id: str) -> Image:

@@ -2,14 +2,14 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit, urlunsplit
 
 from headrace import errors, log
 from headrace.db import images as rows
 from headrace.db import imports
 from headrace.db.engine import Database
-from headrace.model import Image, Status, Task
+from headrace.model import NEW_IMAGE_TASK, Image, Status, Task
 from headrace.service import policy, workers
 from headrace.service.context import Context
 from headrace.service.images import Clock, afresh
@@ -21,6 +21,7 @@ from headrace.service.jobs import (
     Jobs,
     progress,
 )
+from headrace.service.regions import Regions, RemoteImage
 from headrace.stores.origin import Origins
 from headrace.stores.registry import Registry
 
@@ -31,6 +32,7 @@ class ImportRequest:
 
     method: str
     uri: str | None = None
+    remote: RemoteImage | None = None
     stores: tuple[str, ...] | None = None
     all_stores: bool = False
     all_must_succeed: bool = True
@@ -46,6 +48,7 @@ class Imports:
         registry: Registry,
         jobs: Jobs,
         origins: Origins,
+        regions: Regions,
         methods: Sequence[str],
         clock: Clock,
     ) -> None:
@@ -53,17 +56,17 @@ class Imports:
         self._registry = registry
         self._jobs = jobs
         self._origins = origins
+        self._regions = regions
         self.methods = tuple(methods)
         self._clock = clock
 
     def begin(self, context: Context, image_id: str, request: ImportRequest) -> None:
         """Have an image's data brought in behind the answer.
 
-        Raises BadRequest (method, stores), InvalidLocation, ImageNotFound, Forbidden, Conflict
-        (status, formats, unknown store), ImageBusy.
+        Raises BadRequest (method, stores, region), InvalidLocation, TooLarge (what is asked for),
+        ImageNotFound, Forbidden, Conflict (status, formats, unknown store), ImageBusy.
         """
-        if request.method not in self.methods:
-            raise errors.BadRequest(reason=f"import method {request.method} is not enabled")
+        self._require_method(request.method)
         job = afresh(lambda: self._begin(context, image_id, request))
         if job is not None:
             self._jobs.add(job)
@@ -75,30 +78,24 @@ class Imports:
         _require_status(image, request.method)
         if not image.disk_format or not image.container_format:
             raise errors.Conflict(reason=f"disk_format and container_format of image {image.id}")
+        source = None
         if request.method == WEB_DOWNLOAD:
             self._origins.check(request.uri or "")
+        elif request.remote is not None:
+            source = self._regions.source(context, request.remote)
         stores = self._stores(request)
         if copying:
             stores = self._without_copies(image, stores, request.all_stores)
             if not stores:
                 return None
-        now = self._clock()
-        task = Task(
-            id=str(uuid.uuid4()),
-            owner=context.project_id or image.owner or "",
-            image_id=image.id,
-            request_id=log.request_id.get()[:64],
-            input={
-                "image_id": image.id,
-                "import_req": _told(request),
-                "backend": stores if self._registry.several else [None],
-            },
-            created_at=now,
-            updated_at=now,
-        )
+        told = {
+            "image_id": image.id,
+            "import_req": _told(request),
+            "backend": stores if self._registry.several else [None],
+        }
+        task = self._task(context, image, told)
         status = image.status if copying else Status.IMPORTING
-        shown = progress(stores, ()) if self._registry.several else {}
-        imports.begin(self._database, image, task, workers.identity(), status, shown)
+        imports.begin(self._database, image, task, workers.identity(), status, self._shown(stores))
         return Job(
             image.id,
             task.id,
@@ -106,7 +103,48 @@ class Imports:
             tuple(stores),
             request.all_must_succeed,
             request.uri or "",
+            source,
         )
+
+    def create(self, context: Context, image: Image, uri: str, told: object) -> Task:
+        """Record a new image and have its data fetched from ``uri`` behind the answer.
+
+        ``uri`` has been checked; ``told`` is what the task says of its input.  There is no image
+        in the end if that fails.  Raises ImageExists, TooLarge.
+        """
+        stores = [self._registry.default.id]
+        image = replace(image, status=Status.IMPORTING)
+        task = replace(self._task(context, image, told), type=NEW_IMAGE_TASK)
+        imports.create(self._database, image, task, workers.identity(), self._shown(stores))
+        self._jobs.add(Job(image.id, task.id, WEB_DOWNLOAD, tuple(stores), uri=uri))
+        return task
+
+    def check_uri(self, uri: str) -> None:
+        """Raises InvalidLocation for an address that nothing is fetched from; BadRequest where
+        nothing is fetched from any.
+        """
+        self._require_method(WEB_DOWNLOAD)
+        self._origins.check(uri)
+
+    def _require_method(self, method: str) -> None:
+        if method not in self.methods:
+            raise errors.BadRequest(reason=f"import method {method} is not enabled")
+
+    def _task(self, context: Context, image: Image, told: object) -> Task:
+        now = self._clock()
+        return Task(
+            id=str(uuid.uuid4()),
+            owner=context.project_id or image.owner or "",
+            image_id=image.id,
+            request_id=log.request_id.get()[:64],
+            user_id=context.user_id,
+            input=told,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _shown(self, stores: Sequence[str]) -> dict[str, str]:
+        return progress(stores, ()) if self._registry.several else {}
 
     def _stores(self, request: ImportRequest) -> list[str]:
         """The ids of the stores to write to; raises Conflict.
@@ -150,10 +188,21 @@ def _told(request: ImportRequest) -> object:
         return given
     method = {"name": request.method}
     if request.method == WEB_DOWNLOAD and request.uri is not None:
-        parts = urlsplit(request.uri)  # it has passed the filter
-        host = parts.netloc.rpartition("@")[2]
-        method["uri"] = urlunsplit((parts.scheme, host, parts.path, "", ""))
+        method["uri"] = without_secrets(request.uri)
+    elif (remote := request.remote) is not None:
+        method |= {
+            "glance_region": remote.region,
+            "glance_image_id": remote.image_id,
+            "glance_service_interface": remote.interface,
+        }
     return {**given, "method": method}
+
+
+def without_secrets(uri: str) -> str:
+    """An address, which has passed the filter, as it may be put on record."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def _require_status(image: Image, method: str) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace import errors
 from headrace.db import images as rows
@@ -22,6 +22,7 @@ from headrace.db.engine import Database
 from headrace.model import MIB, TASK_LIFE, Image, Location, Viewer
 from headrace.service.images import Clock
 from headrace.service.landing import Body, Landed, Landing, begin
+from headrace.service.regions import Found, Regions, RemoteSource
 from headrace.service.staging import Staging
 from headrace.stores.base import Store, Writer
 from headrace.stores.origin import Origins
@@ -33,11 +34,13 @@ from headrace.transfer.extent import Extent
 _log = logging.getLogger(__name__)
 
 GLANCE_DIRECT, WEB_DOWNLOAD, COPY_IMAGE = "glance-direct", "web-download", "copy-image"
+GLANCE_DOWNLOAD = "glance-download"
 
 IMPORTING_TO, FAILED_IMPORT = "os_glance_importing_to_stores", "os_glance_failed_import"
 
 _LOOK_AGAIN = 5.0  # seconds between two looks at whether the work is still wanted
 _TELL_AGAIN = 60.0
+_LONGEST_MESSAGE = 1000  # characters
 _EVERYBODY = Viewer(is_admin=True)
 
 
@@ -51,6 +54,7 @@ class Job:
     stores: tuple[str, ...]
     all_must_succeed: bool = True
     uri: str = ""
+    source: RemoteSource | None = None
 
 
 class _Body:
@@ -75,6 +79,7 @@ class Jobs:
         staging: Staging,
         landing: Landing,
         origins: Origins,
+        regions: Regions,
         clock: Clock,
         most: int,
     ) -> None:
@@ -83,6 +88,7 @@ class Jobs:
         self._staging = staging
         self._landing = landing
         self._origins = origins
+        self._regions = regions
         self._clock = clock
         self._most = most
         self._waiting: deque[Job] = deque()
@@ -150,6 +156,9 @@ class Jobs:
             with contextlib.closing(Extent(os.dup(copies.first.sink.fd), 0, size)) as extent:
                 copies.add(store, _copied(store, image.id, extent, size, copies.watch))
             return
+        if job.source is not None:
+            self._take_over(job.source, image, store, copies)
+            return
         with self._body(job) as body:
             self._landing.check_length(body.length, None)
             writer = begin(store, image.id, body, None)
@@ -159,6 +168,27 @@ class Jobs:
                 writer.abort()
                 raise
             copies.add(store, writer)
+
+    def _take_over(
+        self, source: RemoteSource, image: Image, store: Store, copies: "_Copies"
+    ) -> None:
+        """The data of another region's image into a store, and what else is taken of it."""
+        found = self._regions.look(source, image)
+        self._landing.check_length(found.size, None)
+        writer = store.create(image.id, found.size)
+        try:
+            copies.landed = self._landing.bring(
+                replace(image, **found.formats),  # type: ignore[arg-type]
+                writer,
+                lambda landed: self._regions.fetch(source, found, writer.sink.fd, landed),
+                copies.watch,
+                found.expected,
+            )
+        except BaseException:
+            writer.abort()
+            raise
+        copies.taken = found
+        copies.add(store, writer)
 
     @contextlib.contextmanager
     def _body(self, job: Job) -> Iterator[Body]:
@@ -259,6 +289,7 @@ class _Copies:
         self._failure: errors.Error | None = None
         self._recorded = False
         self.landed: Landed | None = None
+        self.taken: Found | None = None
         self.watch = _Watch(database, job, clock)
 
     @property
@@ -318,14 +349,20 @@ class _Copies:
     def _record(self, ending: imports.Ending | None) -> None:
         if ending is None and not self._unrecorded:
             return
-        new = self.landed is not None and not self._recorded
+        found: dict[str, object] | None = None
+        properties = self._properties()
+        if self.landed is not None and not self._recorded:
+            found = _columns(self.landed)
+            if self.taken is not None:
+                found |= self.taken.formats
+                properties |= self.taken.properties
         imports.record(
             self._database,
             self._job.image_id,
             self._job.task_id,
             locations=self._unrecorded,
-            found=_columns(self.landed) if new and self.landed is not None else None,
-            properties=self._properties(),
+            found=found,
+            properties=properties,
             ending=ending,
             now=self._clock(),
         )
@@ -340,7 +377,7 @@ class _Copies:
     def give_up(self, failure: BaseException) -> None:
         """Withdraw what is not on record; end the job as one that failed."""
         job, now = self._job, self._clock()
-        message = str(failure) if isinstance(failure, errors.Error) else type(failure).__name__
+        message = _message(failure)
         try:
             properties = {}
             if self._registry.several:
@@ -373,6 +410,14 @@ class _Copies:
 def progress(importing: Sequence[str], failed: Sequence[str]) -> dict[str, str]:
     """What an image's properties say of an import to several stores."""
     return {IMPORTING_TO: ",".join(importing), FAILED_IMPORT: ",".join(failed)}
+
+
+def _message(failure: BaseException) -> str:
+    """What a task says of it: bounded, since it may quote another region's service, and without
+    characters that a column of MySQL's utf8 does not take.
+    """
+    text = str(failure) if isinstance(failure, errors.Error) else type(failure).__name__
+    return "".join(each if each < "\U00010000" else "?" for each in text[:_LONGEST_MESSAGE])
 
 
 def _columns(landed: Landed) -> dict[str, object]:

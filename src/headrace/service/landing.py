@@ -1,10 +1,11 @@
 """Data on its way in, by whichever door: its bound, its digests, what it is found to be."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from headrace import errors
+from headrace.client.partial import Expected
 from headrace.model import Image
 from headrace.service import formats
 from headrace.stores.base import Store, Writer
@@ -75,8 +76,32 @@ class Landing:
         Raises ImageTooLarge, SizeMismatch, FormatMismatch, UnsafeImage, StoreFull, StoreUnwritable
         and the TransferErrors.
         """
+        return self.bring(
+            image,
+            writer,
+            lambda landed: self.receive(body, writer, announced, landed),
+            progress,
+        )
+
+    def bring(
+        self,
+        image: Image,
+        writer: Writer,
+        fetch: Callable[[Progress], tuple[int, How | None]],
+        progress: Progress,
+        expected: Expected | None = None,
+    ) -> Landed:
+        """As ``land``, of what ``fetch`` brings into the sink, telling how many bytes are there.
+
+        It returns how many there were, and how they came.  Raises ``DataCorrupt`` when they are
+        not what is ``expected``, besides what ``fetch`` raises.
+        """
         rules = self.rules
-        follower = Follower(writer.sink.fd, self._algorithms())
+        algorithms = self._algorithms()
+        told = expected and expected.algorithm
+        if told and told not in algorithms:
+            algorithms.append(told)
+        follower = Follower(writer.sink.fd, algorithms)
 
         def landed(total: int) -> None:
             writer.advance(total)
@@ -84,7 +109,7 @@ class Landing:
             progress(total)
 
         try:
-            size, how = self.receive(body, writer, announced, landed)
+            size, how = fetch(landed)
             virtual_size = formats.inspect(
                 writer.sink.fd,
                 size,
@@ -97,6 +122,8 @@ class Landing:
             digests = follower.finish(size)
         finally:
             follower.stop()
+        if expected and told:
+            expected.verify(digests[told])
         algorithm = rules.hashing_algorithm
         return Landed(
             size,

@@ -5,7 +5,8 @@ import msgspec
 
 from headrace import errors
 from headrace.api import queries
-from headrace.api.requests import query_pairs, refuse_body
+from headrace.api.requests import query_pairs, read_json, refuse_body
+from headrace.api.task_bodies import new_image
 from headrace.api.tasks import TYPES
 from headrace.api.times import timestamp
 from headrace.model import Task, TaskQuery, TaskStatus, is_image_id
@@ -34,6 +35,12 @@ class TasksHandler:
         self._tasks = tasks
         self._default_limit = default_limit
         self._max_limit = max_limit
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        task = self._tasks.create(req.context.caller, new_image(read_json(req)))
+        resp.status = falcon.HTTP_201
+        resp.location = f"{req.prefix}{_PATH}/{task.id}"
+        resp.data = msgspec.json.encode(_whole(task))
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         pairs = query_pairs(req)
@@ -72,9 +79,7 @@ class TaskHandler:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
         refuse_body(req)
-        task = self._tasks.show(req.context.caller, task_id)
-        told = {**_listed(task), "input": task.input, "result": task.result}
-        resp.data = msgspec.json.encode({**told, "message": task.message})
+        resp.data = msgspec.json.encode(_whole(self._tasks.show(req.context.caller, task_id)))
 
 
 def _among(asked: dict[str, str], name: str, known: tuple[str, ...]) -> str | None:
@@ -104,6 +109,12 @@ def _listed(task: Task) -> dict[str, object]:
         "schema": "/v2/schemas/task",
         **{name: value for name, value in optional.items() if value is not None},
     }
+
+
+def _whole(task: Task) -> dict[str, object]:
+    """A task as the API shows it alone."""
+    told = {**_listed(task), "input": task.input, "result": task.result}
+    return {**told, "message": task.message}
 
 
 def _of_image(task: Task) -> dict[str, object]:

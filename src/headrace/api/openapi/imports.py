@@ -74,6 +74,23 @@ OPERATIONS: Operations = {
         ),
         refusals=(errors.Forbidden, errors.InvalidQuery),
     ),
+    ("POST", "/v2/tasks"): Operation(
+        summary="Have an image made of data that is fetched; deprecated",
+        status=201,
+        headers=("Location",),
+        content=json("Task"),
+        body=json("TaskBody"),
+        refusals=(
+            *JSON_BODY,
+            errors.Forbidden,
+            errors.InvalidLocation,
+            errors.InvalidProperty,
+            errors.PropertyReadOnly,
+            errors.PropertyReserved,
+            errors.QuotaExceeded,
+            errors.ImageExists,
+        ),
+    ),
     ("GET", "/v2/tasks/{task_id}"): Operation(
         summary="Show a task", content=json("Task"), refusals=(errors.NotFound, errors.Forbidden)
     ),

@@ -9,6 +9,7 @@ from headrace.api.location_bodies import NewLocation, NewValidation
 from headrace.api.members import MEMBER_SCHEMA, NewMember, NewStatus
 from headrace.api.openapi.operation import TEXT, Schema, ref, several
 from headrace.api.schemas import Fields
+from headrace.api.task_bodies import TaskBody
 from headrace.api.tasks import TASK_SCHEMA
 from headrace.api.traffic import Flight
 from headrace.service.definitions import NamedPropertyForm, NamespaceForm, TagsForm
@@ -16,7 +17,7 @@ from headrace.service.definitions import NamedPropertyForm, NamespaceForm, TagsF
 _REFS = "#/components/schemas/"
 _FORMS = (
     NamespaceForm, NamedPropertyForm, TagsForm, NewMember, NewStatus, NewLocation, NewValidation,
-    ImportBody, Flight,
+    ImportBody, TaskBody, Flight,
 )  # fmt: skip
 # What a form is called here; another keeps its class's name.
 _NAMES = {
@@ -43,6 +44,7 @@ def _forms() -> dict[str, Schema]:
     _, components = msgspec.json.schema_components(_FORMS, ref_template=f"{_REFS}{{name}}")
     found = {_NAMES.get(name, name): _renamed(schema) for name, schema in components.items()}
     nothing: list[Schema] = [{"type": "object", "maxProperties": 0}, {"type": "null"}]
+    found["TaskInput"]["properties"]["image_properties"] = ref("NewImage")
     # It is looked into only after it was found to hold something.
     found["NewLocation"]["properties"]["validation_data"] = {
         "anyOf": [ref("NewValidation"), *nothing]
