@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Headrace, Outcome
+from tests.cli.conftest import Headrace, Outcome, run
 from tests.cli.test_completion import complete
 from tests.cli.test_stores import call, image, several
-from tools.serving import Serving
+from tools.serving import Serving, serving
 
 __all__ = ["call", "image", "several"]  # fixtures
 
@@ -74,6 +74,39 @@ def test_a_file_is_sent_and_imported_and_copied(call: Call, several: Serving, im
         assert (several.state_dir / store / image_id).read_bytes() == image.read_bytes()
 
 
+def test_an_image_of_another_region(image: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "there") as there:
+        env = {
+            "OS_DEFAULT__ENABLED_IMPORT_METHODS": "[glance-download]",
+            "OS_HEADRACE__GLANCE_REGIONS": f"east:{there.url}",
+        }
+        with serving(tmp_path / "here", env=env) as here:
+
+            def at(server: Serving, *words: str) -> Outcome:
+                return run(*words, env={"HEADRACE_URL": server.url})
+
+            theirs = at(
+                there, "add", "name=theirs", f"path={image}", "disk_format=raw", "os_type=linux",
+                "note=theirs",
+            ).image_id  # fmt: skip
+            ours = at(here, "add", "name=ours", "disk_format=iso").image_id
+            done = at(here, "import", ours, "region=East", f"image={theirs}")
+            assert (done.status, done.err) == (0, "")
+            assert done.out == f"Imported image {ours} ours by glance-download\n"
+            found = json.loads(at(here, "show", ours, "--json").out)
+            source = json.loads(at(there, "show", theirs, "--json").out)
+            for name in ("size", "checksum", "os_hash_value", "disk_format", "os_type", "status"):
+                assert found[name] == source[name]
+            assert (found["name"], "note" in found) == ("ours", False)
+            assert (here.image_dir / ours).read_bytes() == image.read_bytes()
+
+            lost = at(here, "add", "name=lost", "disk_format=raw").image_id
+            done = at(here, "import", lost, "region=west", f"image={theirs}")
+            assert (done.status, "region west" in done.err) == (1, True)
+            done = at(here, "import", lost, "region=east", f"image={lost}")
+            assert (done.status, f"image {lost} not found" in done.err) == (1, True)
+
+
 def test_a_rehearsal_imports_nothing(call: Call) -> None:
     image_id = record(call, "rehearsed")
     done = call("import", image_id, "uri=http://example.com/x", "--dry-run")
@@ -88,6 +121,10 @@ def test_a_rehearsal_imports_nothing(call: Call) -> None:
         ("uri=http://a/", "path=b"),
         ("method=web-download",),
         ("method=copy-image", "uri=http://a/"),
+        ("uri=http://a/", "region=b", "image=c"),
+        ("region=a",),
+        ("image=a",),
+        ("method=glance-download",),
         ("url=http://a/",),
     ],
 )

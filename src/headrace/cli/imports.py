@@ -14,11 +14,13 @@ from headrace.cli.words import Value, comma_list, text, typed
 from headrace.client.imports import Imports
 from headrace.errors import UsageError
 
-METHODS = ("web-download", "glance-direct", "copy-image")
+METHODS = ("web-download", "glance-direct", "copy-image", "glance-download")
 KEYS: dict[str, Callable[[str, str], Value]] = {
     "method": text,
     "uri": text,
     "path": text,
+    "region": text,
+    "image": text,
     "stores": comma_list,
 }
 VALUES = {"method": METHODS, "stores": ("all",)}
@@ -52,11 +54,13 @@ def command(
       headrace import noble uri=https://example.com/noble.img
       headrace import noble path=noble.img stores=fast,cheap
       headrace import noble method=copy-image stores=all
+      headrace import noble region=east image=0f9d6b0e-9a1c-4c6e-8f4b-6f1f0a2d3c4e
 
     uri= is fetched by the service (method=web-download).  path=FILE is sent first, then imported
     (method=glance-direct), which without path= imports what was sent before.  method=copy-image
-    copies the data of an active image to other stores.  stores= are ids, or all; see `headrace
-    stores`.
+    copies the data of an active image to other stores.  region=NAME and image=ID take the data and
+    the formats of an image of another region (method=glance-download).  stores= are ids, or all;
+    see `headrace stores`.
     """
     wishes = typed(words, KEYS)
     request = _request(wishes)
@@ -78,6 +82,8 @@ def command(
         key,
         request.method,
         uri=request.uri,
+        region=request.region,
+        remote_id=request.remote_id,
         stores=request.stores,
         all_stores=request.stores == ["all"],
         all_must_succeed=not some,
@@ -98,25 +104,45 @@ def command(
 class _Request:
     method: str
     uri: str | None
+    region: str | None
+    remote_id: str | None
     stores: list[str]
+
+
+# What is imported by a method that a word alone stands for.
+_MEANT = {
+    "uri": "web-download",
+    "path": "glance-direct",
+    "region": "glance-download",
+    "image": "glance-download",
+}
+_WANTED = {"web-download": ("uri",), "glance-download": ("region", "image")}
 
 
 def _request(wishes: Mapping[str, Value]) -> _Request:
     """What the words ask for; UsageError when they do not go together."""
-    uri, path, method = wishes.get("uri"), wishes.get("path"), wishes.get("method")
-    meant = "web-download" if uri is not None else "glance-direct" if path is not None else None
-    if uri is not None and path is not None:
-        raise UsageError(reason="uri= and path= are given: which is it?")
-    if meant is not None and method not in (None, meant):
-        raise UsageError(reason=f"method={method} has no {'uri' if uri is not None else 'path'}=")
-    method = method or meant
+    given = [name for name in _MEANT if name in wishes]
+    meant = {_MEANT[name] for name in given}
+    if len(meant) > 1:
+        raise UsageError(reason=f"{' and '.join(f'{each}=' for each in given)}: which is it?")
+    method = wishes.get("method")
+    if meant and method is not None and method not in meant:
+        raise UsageError(reason=f"method={method} has no {given[0]}=")
+    method = method or next(iter(meant), None)
     if method is None:
-        raise UsageError(reason="say what to import: uri=, path= or method=")
-    if method == "web-download" and uri is None:
-        raise UsageError(reason="method=web-download wants uri=")
+        raise UsageError(reason="say what to import: uri=, path=, region= or method=")
+    for name in _WANTED.get(str(method), ()):
+        if name not in wishes:
+            raise UsageError(reason=f"method={method} wants {name}=")
     stores = wishes.get("stores", [])
     return _Request(
         str(method),
-        None if uri is None else str(uri),
+        _said(wishes, "uri"),
+        _said(wishes, "region"),
+        _said(wishes, "image"),
         stores if isinstance(stores, list) else [],
     )
+
+
+def _said(wishes: Mapping[str, Value], name: str) -> str | None:
+    return None if (value := wishes.get(name)) is None else str(value)

@@ -38,16 +38,20 @@ class Imports:
         method: str,
         *,
         uri: str | None = None,
+        region: str | None = None,
+        remote_id: str | None = None,
         stores: Sequence[str] = (),
         all_stores: bool = False,
         all_must_succeed: bool = True,
     ) -> None:
         """Have the service import an image's data; it answers before that is done.
 
-        ``stores`` are ids, where there are several; ``all_must_succeed=False`` makes do with some
-        of them.
+        ``region`` and ``remote_id`` say which image the method glance-download takes.  ``stores``
+        are ids, where there are several; ``all_must_succeed=False`` makes do with some of them.
         """
-        body: dict[str, object] = {"method": {"name": method} | ({"uri": uri} if uri else {})}
+        where = {"uri": uri, "glance_region": region, "glance_image_id": remote_id}
+        given = {name: value for name, value in where.items() if value}
+        body: dict[str, object] = {"method": {"name": method, **given}}
         if all_stores:
             body["all_stores"] = True
         elif stores:
