@@ -40,3 +40,7 @@ def test_errors_are_its_own_classes(openstacksdk: Call, image_file: Path) -> Non
 
 def test_imports(clients: Clients, several: Serving, image_file: Path) -> None:
     clients.call("openstacksdk_calls.py", "imports", several.url, image_file)
+
+
+def test_tasks(clients: Clients, several: Serving, image_file: Path) -> None:
+    clients.call("openstacksdk_calls.py", "tasks", several.url, image_file)

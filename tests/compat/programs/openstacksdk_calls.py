@@ -194,5 +194,26 @@ def imports(url: str, source: str) -> None:
         cloud.close()
 
 
+def tasks(url: str, source: str) -> None:
+    """An image that a task makes of another one's data."""
+    for cloud in connections(url):
+        image = cloud.image.create_image("tasks", filename=source, disk_format="raw", wait=True)
+        wanted = {
+            "import_from": f"{url}/v2/images/{image.id}/file",
+            "import_from_format": "raw",
+            "image_properties": {"name": "made"},
+        }
+        task = cloud.image.create_task(type="import", input=wanted)
+        task = cloud.image.wait_for_task(task, interval=0.1, wait=60)
+        assert cloud.image.get_task(task.id).result == task.result
+        made = cloud.image.get_image(task.result["image_id"])
+        assert (made.name, made.hash_value) == ("made", cloud.image.get_image(image.id).hash_value)
+        with raises(exceptions.BadRequestException):
+            cloud.image.create_task(type="import", input={**wanted, "import_from": "file:///x"})
+        for each in (made, image):
+            cloud.image.delete_image(each.id, ignore_missing=False)
+        cloud.close()
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])
