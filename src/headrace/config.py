@@ -20,6 +20,7 @@ from headrace import errors, store_settings
 from headrace.store_settings import backends as backends
 
 _MIB = 1 << 20
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 CONTAINER_FORMATS = ["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"]
 DISK_FORMATS = [
@@ -162,6 +163,49 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "own when unset.",
         ),
         cfg.BoolOpt("debug", default=False, help="Log at level DEBUG."),
+    ],
+    "cors": [
+        cfg.ListOpt(
+            "allowed_origin",
+            help="Origins whose web pages may use the service from a browser, such as "
+            "https://dashboard.example.org, as the browser sends them: no path, no closing slash; "
+            "'*': all, without credentials. Unset: none. Without authentication a page of an "
+            "origin named here may do all that the user of its browser may.",
+        ),
+        cfg.BoolOpt(
+            "allow_credentials",
+            default=True,
+            help="Whether pages of the origins that are named may have the browser send its "
+            "cookies and passwords.",
+        ),
+        cfg.ListOpt(
+            "expose_headers",
+            default=[
+                "Accept-Patch", "Content-MD5", "Content-Range", "Location",
+                "OpenStack-Image-Import-Methods", "OpenStack-Image-Store-Ids", "Retry-After",
+                "X-Headrace-Error", "X-OpenStack-Request-ID",
+            ],  # fmt: skip
+            help="Headers of answers that pages may read.",
+        ),
+        cfg.IntOpt(
+            "max_age",
+            default=3600,
+            min=0,
+            help="Seconds for which a browser need not ask again what pages may do.",
+        ),
+        cfg.ListOpt(
+            "allow_methods",
+            default=["GET", "PUT", "POST", "DELETE", "PATCH"],
+            help="Methods that pages may use.",
+        ),
+        cfg.ListOpt(
+            "allow_headers",
+            default=[
+                "Authorization", "Content-MD5", "Range", "X-Auth-Token", "X-Image-Meta-Store",
+                "X-OpenStack-Append", "X-OpenStack-Image-Size", "X-OpenStack-Request-ID",
+            ],  # fmt: skip
+            help="Headers that pages may send, besides those that oslo.middleware always allows.",
+        ),
     ],
     "database": [
         cfg.StrOpt(
@@ -491,6 +535,7 @@ def load(
     store_settings.check(conf)
     _check_algorithm(conf.hashing_algorithm)
     _check_location(conf.headrace.x_accel_location)
+    _check_origins(conf.cors.allowed_origin or ())
     metrics_address(conf)
     staging_dir(conf)
     return conf
@@ -521,6 +566,15 @@ def _check_location(location: str) -> None:
         raise errors.ConfigurationError(
             reason=f"x_accel_location {location!r} is not a path such as /headrace-images/"
         )
+
+
+def _check_origins(origins: Sequence[str]) -> None:
+    """Refuse what no browser sends, and "null", which every page can be that wants to."""
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise errors.ConfigurationError(
+                reason=f"allowed_origin {origin!r} is not an origin such as https://example.org"
+            )
 
 
 def _check_algorithm(name: str) -> None:

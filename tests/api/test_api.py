@@ -44,6 +44,7 @@ SETTINGS_OF: dict[str, dict[tuple[str, str], object]] = {
         ("import_filtering_opts", "allowed_ports"): [9],
         ("headrace", "glance_regions"): {"east": "http://127.0.0.1:9/"},
     },
+    "cors": {("cors", "allowed_origin"): ["https://dashboard.example.org"]},
     "locations": SEVERAL_STORES
     | {
         ("DEFAULT", "show_image_direct_url"): True,

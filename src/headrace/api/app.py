@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import falcon
@@ -17,6 +18,8 @@ from prometheus_client import Counter, Histogram
 from headrace import config, errors, log
 from headrace.api import auth, delivery, versions
 from headrace.api.answers import answer
+from headrace.api.cors import Cors
+from headrace.api.cors import Rules as CorsRules
 from headrace.api.monitoring import FOR_METRICS, Monitoring
 from headrace.api.offload import Offload
 from headrace.api.routes import routes
@@ -123,15 +126,22 @@ class _Gate:
     """What every request passes on its way in and out: its id, its caller, its time."""
 
     def __init__(
-        self, authenticate: auth.Authenticate, longest_id: int, requests: Histogram
+        self,
+        authenticate: auth.Authenticate,
+        cors: Cors | None,
+        longest_id: int,
+        requests: Histogram,
     ) -> None:
         self._authenticate = authenticate
+        self._cors = cors
         self._longest_id = longest_id
         self._requests = requests
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         req.context.began = time.perf_counter()
         _identify(resp, f"req-{uuid.uuid4()}")  # so the refusal of the caller's own has one, too
+        if self._cors is not None and self._cors.answer(req, resp):
+            return
         if (given := req.get_header("X-Openstack-Request-Id")) is not None:
             _identify(resp, self._checked(given))
         req.context.caller = self._authenticate(req.env)
@@ -207,9 +217,19 @@ def build(conf: cfg.ConfigOpts) -> Application:
     )
     locations = Locations(database, stores, images, location_rules, landing.rules, _now)
     imports = Imports(database, stores, jobs, origins, regions, methods, _now)
-    authenticate = auth.everybody if conf.headrace.unauthenticated_ok else auth.this_machine
+    cors = _cors_rules(conf)
+    authenticate = (
+        auth.everybody
+        if conf.headrace.unauthenticated_ok
+        else partial(auth.this_machine, origins=cors.named)
+    )
 
-    gate = _Gate(authenticate, conf.max_request_id_length, monitoring.metrics.requests)
+    gate = _Gate(
+        authenticate,
+        Cors(cors) if cors.origins else None,
+        conf.max_request_id_length,
+        monitoring.metrics.requests,
+    )
     app = falcon.App(middleware=[gate])
     for kind, handler in _error_handlers(monitoring.metrics.errors).items():
         app.add_error_handler(kind, handler)
@@ -338,6 +358,17 @@ def _http_store(conf: cfg.ConfigOpts, store_id: str) -> HttpStore:
 def _destination_rules(conf: cfg.ConfigOpts) -> Rules:
     options = conf.import_filtering_opts
     return Rules(**{name: tuple(options[name]) for name in options})
+
+
+def _cors_rules(conf: cfg.ConfigOpts) -> CorsRules:
+    return CorsRules(
+        origins=frozenset(conf.cors.allowed_origin or ()),
+        credentials=conf.cors.allow_credentials,
+        exposed=tuple(conf.cors.expose_headers),
+        max_age=conf.cors.max_age,
+        methods=tuple(conf.cors.allow_methods),
+        headers=tuple(conf.cors.allow_headers),
+    )
 
 
 def _metrics(conf: cfg.ConfigOpts) -> Metrics:

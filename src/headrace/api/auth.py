@@ -28,15 +28,21 @@ def everybody(environ: Environ) -> Context:
     return _EVERYBODY
 
 
-def this_machine(environ: Environ) -> Context:
-    """Anybody on this machine is an administrator; RemoteWithoutAuth for all others."""
-    if (reason := strangeness(environ)) is not None:
+def this_machine(environ: Environ, origins: frozenset[str] = frozenset()) -> Context:
+    """Anybody on this machine is an administrator; RemoteWithoutAuth for all others.
+
+    Pages of ``origins`` act for whoever has them in his browser, on this machine.
+    """
+    if (reason := strangeness(environ, origins)) is not None:
         raise errors.RemoteWithoutAuth(reason=reason)
     return _EVERYBODY
 
 
-def strangeness(environ: Environ) -> str | None:
-    """Why a request may not have been made by a program of this machine, if so."""
+def strangeness(environ: Environ, origins: frozenset[str] = frozenset()) -> str | None:
+    """Why a request may not have been made by a program of this machine, if so.
+
+    Pages of ``origins`` are as good as its programs.
+    """
     if not is_loopback(environ.get("REMOTE_ADDR", "")):
         return "the peer is another machine"
     host = environ.get("HTTP_HOST", "")
@@ -46,7 +52,8 @@ def strangeness(environ: Environ) -> str | None:
         if key in _PASSED_ON or key.startswith("HTTP_X_FORWARDED_"):
             return "the request came through a proxy"
     origin = environ.get("HTTP_ORIGIN")
-    if origin is not None and origin != f"{environ['wsgi.url_scheme']}://{host}":
+    own = f"{environ['wsgi.url_scheme']}://{host}"
+    if origin is not None and origin != own and origin not in origins:
         return "the request came from a web page"
     return None
 

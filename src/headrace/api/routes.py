@@ -16,6 +16,7 @@ from headrace.api.handlers.openapi import OpenApiHandler
 from headrace.api.handlers.stores import StoredImageHandler, StoresDetailHandler, StoresHandler
 from headrace.api.handlers.tags import TagHandler
 from headrace.api.handlers.tasks import ImageTasksHandler, TaskHandler, TasksHandler
+from headrace.api.handlers.usage import UsageHandler
 from headrace.api.handlers.versions import RootHandler, SlashHandler, VersionsHandler
 from headrace.api.offload import Offload
 from headrace.api.schemas import Fields
@@ -85,6 +86,7 @@ def routes(
         "/v2/images/{image_id}/locations": LocationsHandler(locations),
         "/v2/info/stores": StoresHandler(stores),
         "/v2/info/stores/detail": StoresDetailHandler(stores),
+        "/v2/info/usage": UsageHandler(),
         "/v2/stores/{store_id}/{image_id}": StoredImageHandler(stores),
         **schemas.handlers(fields),
         **monitoring,

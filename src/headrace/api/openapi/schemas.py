@@ -174,6 +174,8 @@ def _told() -> dict[str, Schema]:
     detail = {
         **store, "type": TEXT, "weight": {"type": "integer"}, "properties": {"type": "object"}
     }  # fmt: skip
+    number = {"type": "integer"}
+    usage = _object({"limit": number, "usage": number}, "limit", "usage")
     return {
         "Error": _object(
             {"message": TEXT, "code": TEXT, "title": TEXT}, "message", "code", "title"
@@ -185,6 +187,7 @@ def _told() -> dict[str, Schema]:
         "StoresDetail": _object(
             {"stores": several(_object(detail, "id", "type", "weight", "properties"))}, "stores"
         ),
+        "Usage": _object({"usage": {"type": "object", "additionalProperties": usage}}, "usage"),
         "Transfers": _object({"transfers": several(ref("Flight"))}, "transfers"),
         "Versions": _object({"versions": several(_object(version, *version))}, "versions"),
     }

@@ -59,6 +59,9 @@ OPERATIONS: Operations = {
         content=json("StoresDetail"),
         refusals=(errors.NotFound, errors.Forbidden),
     ),
+    ("GET", "/v2/info/usage"): Operation(
+        summary="Show what the caller's project uses, of what it may", content=json("Usage")
+    ),
     ("DELETE", "/v2/stores/{store_id}/{image_id}"): Operation(
         summary="Remove an image's data from one store",
         status=204,
