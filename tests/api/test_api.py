@@ -44,6 +44,15 @@ SETTINGS_OF: dict[str, dict[tuple[str, str], object]] = {
         ("import_filtering_opts", "allowed_ports"): [9],
         ("headrace", "glance_regions"): {"east": "http://127.0.0.1:9/"},
     },
+    "other_settings": {
+        ("DEFAULT", "limit_param_default"): 2,
+        ("DEFAULT", "public_endpoint"): "https://images.example.org/base/",
+        ("DEFAULT", "enabled_import_methods"): [],
+        ("DEFAULT", "image_tag_quota"): -1,
+        ("DEFAULT", "image_property_quota"): -1,
+        ("DEFAULT", "image_member_quota"): -1,
+        ("healthcheck", "disable_by_file_path"): "{directory}/listed/image.img",
+    },
     "cors": {("cors", "allowed_origin"): ["https://dashboard.example.org"]},
     "locations": SEVERAL_STORES
     | {
@@ -99,14 +108,15 @@ def test_api(
     (tmp_path / "listed" / "image.img").write_bytes(b"hello")
     settings = {
         **SETTINGS,
-        **settings_of(file.stem, tmp_path),
         ("database", "connection"): new_database(kind),
         ("headrace", "state_dir"): str(tmp_path / "state"),
         ("healthcheck", "disable_by_file_path"): str(tmp_path / "disabled"),
+        **settings_of(file.stem, tmp_path),
     }
     application = app.build(config.load([], settings))
     monkeypatch.setenv("DIRECTORY", str(tmp_path))
     (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "latin1.json").write_text('{"name": "föö"}', encoding="latin-1")
     suite = suitemaker.test_suite_from_dict(
         unittest.TestLoader(),
         file.stem,

@@ -70,8 +70,10 @@ class Application:
         database: db.Database,
         housekeeping: Callable[[], Housekeeping],
         monitoring: Monitoring,
+        known_versions: frozenset[str],
     ) -> None:
         self._app = app
+        self._versions = known_versions
         self._monitoring = monitoring
         self.metrics = monitoring.metrics
         self._database = database
@@ -88,7 +90,7 @@ class Application:
         path = environ["PATH_INFO"]
         wanted = environ.get("HTTP_ACCEPT", "")
         if not path.startswith("/v2/") or "//" in path or versions.MEDIA_TYPE in wanted:
-            versions.resolve(environ)  # hardly any request
+            versions.resolve(environ, self._versions)  # hardly any request
         method = environ["REQUEST_METHOD"]
         if method not in _METHODS and method != "OPTIONS":
             # The framework answers 400 to a method that it does not know.  This one it knows, and
@@ -145,8 +147,9 @@ class _Gate:
         if (given := req.get_header("X-Openstack-Request-Id")) is not None:
             _identify(resp, self._checked(given))
         req.context.caller = self._authenticate(req.env)
-        if not req.env["PATH_INFO"].isascii():
-            _check_path(req.env["PATH_INFO"])
+        path = req.env["PATH_INFO"]
+        if not path.isascii() or "\0" in path:
+            _check_path(path)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
@@ -163,11 +166,14 @@ class _Gate:
 
 
 def _check_path(path: str) -> None:
-    """Refuse bytes that are no text: the framework would put others in their place."""
+    """Refuse bytes that are no text, where the framework would put others in their place, and
+    NUL, which is in no name."""
     try:
         path.encode("latin-1").decode()  # PEP 3333: a character for each byte
     except UnicodeError:
         raise errors.BadRequest(reason="the path is not UTF-8") from None
+    if "\0" in path:
+        raise errors.BadRequest(reason="the path holds a NUL character")
 
 
 def _identify(resp: falcon.Response, request_id: str) -> None:
@@ -274,7 +280,8 @@ def build(conf: cfg.ConfigOpts) -> Application:
             scrub_time=scrub_time,
         )
 
-    return Application(app, database, housekeeping, monitoring)
+    known_versions = versions.segments(several=bool(config.backends(conf)))
+    return Application(app, database, housekeeping, monitoring, known_versions)
 
 
 def _now() -> datetime:

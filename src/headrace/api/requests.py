@@ -29,7 +29,18 @@ def read_json(req: falcon.Request) -> object:
         raise errors.InvalidBody(reason=error) from None
     if not isinstance(document, (dict, list)):
         raise errors.InvalidBody(reason="neither an object nor an array")
+    if b"\\u0000" in data and _holds_nul(document):
+        raise errors.InvalidBody(reason="a NUL character, which not every database can keep")
     return document
+
+
+def _holds_nul(value: object) -> bool:
+    """Whether a text of the document, or the name of a value, has the character."""
+    if isinstance(value, dict):
+        return any(map(_holds_nul, value)) or any(map(_holds_nul, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_nul, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def _read(stream: intake.Input, size: int) -> bytes:
@@ -51,11 +62,14 @@ def refuse_body(req: falcon.Request) -> None:
 def query_pairs(req: falcon.Request) -> list[tuple[str, str]]:
     """The query string as (name, value) pairs, in order, repeated names kept."""
     try:
-        return parse_qsl(
+        pairs = parse_qsl(
             req.query_string, keep_blank_values=True, errors="strict", max_num_fields=200
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise errors.InvalidQuery(name="(all)", reason=error) from None
+    if "%00" in req.query_string:
+        raise errors.InvalidQuery(name="(all)", reason="it holds a NUL character")
+    return pairs
 
 
 def media_type(req: falcon.Request, *supported: str) -> str:

@@ -8,34 +8,42 @@ OF_SEVERAL_STORES = tuple(f"2.{minor}" for minor in range(13, 7, -1))
 SUPPORTED = ("2.15", *OF_SEVERAL_STORES, *(f"2.{minor}" for minor in range(7, -1, -1)))
 
 _VERSION_SEGMENT = re.compile(r"v[0-9]+(\.[0-9]+)?")
-_KNOWN = frozenset({"v2", f"v{CURRENT}", *(f"v{number}" for number in SUPPORTED)})
 MEDIA_TYPE = "application/vnd.openstack.images-"
 """How a media type begins that names a version."""
 
 _VERSION_TYPE = re.compile(re.escape(MEDIA_TYPE) + r"(v[0-9]+(?:\.[0-9]+)?)")
 
 
-def document(base: str, several: bool) -> dict[str, object]:
-    """The versions document; ``base`` is scheme, host and prefix of the service's address.
+def numbers(several: bool) -> list[str]:
+    """The versions that there are, in the order of the document.
 
-    Of the versions that stand for several stores only 2.9 is there where there is one.
+    Of those that stand for several stores only 2.9 is there where there is one.
     """
+    first, *stores = SUPPORTED[: 1 + len(OF_SEVERAL_STORES)]
+    older = SUPPORTED[1 + len(OF_SEVERAL_STORES) :]
+    return [first, *(stores if several else ["2.9"]), CURRENT, *older]
+
+
+def segments(several: bool) -> frozenset[str]:
+    """What a path may begin with."""
+    return frozenset({"v2", *(f"v{number}" for number in numbers(several))})
+
+
+def document(base: str, several: bool) -> dict[str, object]:
+    """The versions document; ``base`` is scheme, host and prefix of the service's address."""
     links = [{"rel": "self", "href": f"{base.rstrip('/')}/v2/"}]
 
     def entry(number: str) -> dict[str, object]:
         status = "CURRENT" if number == CURRENT else "SUPPORTED"
         return {"id": f"v{number}", "status": status, "links": links}
 
-    first, *stores = SUPPORTED[: 1 + len(OF_SEVERAL_STORES)]
-    stores = stores if several else ["2.9"]
-    older = SUPPORTED[1 + len(OF_SEVERAL_STORES) :]
-    return {"versions": [entry(number) for number in (first, *stores, CURRENT, *older)]}
+    return {"versions": list(map(entry, numbers(several)))}
 
 
-def resolve(environ: dict[str, Any]) -> None:
+def resolve(environ: dict[str, Any], known: frozenset[str]) -> None:
     """Rewrite PATH_INFO to the one form that is routed: ``/v2/…``.
 
-    Any version we have means the same controllers; one we have not is answered by the versions
+    Any version that is ``known`` means the same controllers; another is answered by the versions
     document.  A path without a version may name it in ``Accept`` instead; one with both leads
     nowhere.
     """
@@ -43,8 +51,8 @@ def resolve(environ: dict[str, Any]) -> None:
     path = re.sub("/{2,}", "/", environ["PATH_INFO"])
     first, slash, rest = path[1:].partition("/")
     if accepted and path != "/":
-        path = f"/v2{path}" if accepted[1] in _KNOWN else "/"
-    elif first in _KNOWN:
+        path = f"/v2{path}" if accepted[1] in known else "/"
+    elif first in known:
         path = f"/v2{slash}{rest}"
     elif _VERSION_SEGMENT.fullmatch(first):
         path = "/"

@@ -34,6 +34,9 @@ _SQLITE_BUSY = {5, 6}  # SQLITE_BUSY, SQLITE_LOCKED, the low byte of their exten
 _POSTGRESQL_CONTENTION = {"40001", "40P01"}  # serialization_failure, deadlock_detected
 _MYSQL_CONTENTION = {1020, 1205, 1213}  # ER_CHECKREAD, ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK
 
+# ER_CANT_AGGREGATE_2COLLATIONS: four-byte characters beside a column that holds none.
+_MYSQL_MISFIT = {1267}
+
 
 class Database:
     """A database and its pool of connections; safe to use from many threads.
@@ -204,8 +207,13 @@ def _is_contention(error: exc.DBAPIError) -> bool:
         return code & 0xFF in _SQLITE_BUSY
     if getattr(original, "sqlstate", None) in _POSTGRESQL_CONTENTION:
         return True
-    arguments: tuple[object, ...] = getattr(original, "args", ())
-    return bool(arguments) and arguments[0] in _MYSQL_CONTENTION
+    return _mysql_code(error) in _MYSQL_CONTENTION
+
+
+def _mysql_code(error: exc.SQLAlchemyError) -> object:
+    """The number of MySQL's error, or whatever another driver says first."""
+    arguments: tuple[object, ...] = getattr(getattr(error, "orig", None), "args", ())
+    return arguments[0] if arguments else None
 
 
 @contextmanager
@@ -215,5 +223,7 @@ def _translated() -> Iterator[None]:
     except exc.DataError as error:
         raise errors.BadRequest(reason="a value does not fit into the database") from error
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        if _mysql_code(error) in _MYSQL_MISFIT:
+            raise errors.BadRequest(reason="a value does not fit into the database") from error
         # The driver's text may hold the URL; it goes into the log with the cause, not to a caller.
         raise errors.ServiceUnavailable(reason="the database failed") from error
