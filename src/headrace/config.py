@@ -27,6 +27,17 @@ DISK_FORMATS = [
     "ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop",
 ]  # fmt: skip
 
+# Those that answers and requests of the API have.  Glance's defaults name headers besides that only
+# its own filters may set, as X-Roles.
+CORS_EXPOSED = [
+    "Accept-Patch", "Content-MD5", "Content-Range", "Location", "OpenStack-Image-Import-Methods",
+    "OpenStack-Image-Store-Ids", "Retry-After", "X-Headrace-Error", "X-OpenStack-Request-ID",
+]  # fmt: skip
+CORS_HEADERS = [
+    "Authorization", "Content-MD5", "Range", "X-Auth-Token", "X-Image-Meta-Store",
+    "X-OpenStack-Append", "X-OpenStack-Image-Size", "X-OpenStack-Request-ID",
+]  # fmt: skip
+
 
 IMPORT_METHODS = ("glance-direct", "web-download", "copy-image")
 MORE_IMPORT_METHODS = ("glance-download",)
@@ -180,11 +191,7 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         ),
         cfg.ListOpt(
             "expose_headers",
-            default=[
-                "Accept-Patch", "Content-MD5", "Content-Range", "Location",
-                "OpenStack-Image-Import-Methods", "OpenStack-Image-Store-Ids", "Retry-After",
-                "X-Headrace-Error", "X-OpenStack-Request-ID",
-            ],  # fmt: skip
+            default=CORS_EXPOSED,
             help="Headers of answers that pages may read.",
         ),
         cfg.IntOpt(
@@ -200,10 +207,7 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         ),
         cfg.ListOpt(
             "allow_headers",
-            default=[
-                "Authorization", "Content-MD5", "Range", "X-Auth-Token", "X-Image-Meta-Store",
-                "X-OpenStack-Append", "X-OpenStack-Image-Size", "X-OpenStack-Request-ID",
-            ],  # fmt: skip
+            default=CORS_HEADERS,
             help="Headers that pages may send, besides those that oslo.middleware always allows.",
         ),
     ],

@@ -106,6 +106,7 @@ def test_api(
 ) -> None:
     (tmp_path / "listed").mkdir()
     (tmp_path / "listed" / "image.img").write_bytes(b"hello")
+    (tmp_path / "listed" / "large.img").write_bytes(bytes(4097))
     settings = {
         **SETTINGS,
         ("database", "connection"): new_database(kind),

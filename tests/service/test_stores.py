@@ -150,6 +150,13 @@ def test_who_may_not_remove_and_what_is_not_there(several: Service) -> None:
     assert len(rows(several, image_id)) == 2
 
 
+@pytest.mark.parametrize("role", ["member", "reader", "none"])
+def test_stores_in_detail_are_for_administrators(several: Service, role: str) -> None:
+    assert several.stores.detail(ADMIN) == several.stores.info()
+    with pytest.raises(errors.Forbidden):
+        several.stores.detail(Context(Viewer(project_id="me"), frozenset({role})))
+
+
 def test_data_that_a_crash_left_in_a_store_is_removed_later(several: Service) -> None:
     """The record is changed first; what is left is removed when nobody can be at it any more."""
     image_id = uploaded(several)

@@ -141,7 +141,7 @@ _RECORDS: Operations = {
     ("DELETE", IMAGE): Operation(
         summary="Delete an image",
         status=204,
-        refusals=(*_CHANGED, errors.ImageProtected, errors.StatusConflict),
+        refusals=(*_CHANGED, errors.ImageProtected),
     ),
 }
 
