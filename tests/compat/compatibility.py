@@ -28,7 +28,6 @@ _CLIENTS = {
 # Why nothing has had it succeed, by pattern: the first that matches.
 _REASONS = {
     "*cache*": "the cache API is left out",
-    "*usage*": "usage is to come",
     "metadefs.*": "called by the commands of glance",
     "tasks.*": "called by the commands of glance",
     "*import*": "called by the commands of glance",

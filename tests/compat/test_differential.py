@@ -29,12 +29,18 @@ SCENARIOS: dict[str, list[dict[str, Any]]] = yaml.safe_load((HERE / "requests.ya
 LISTED: list[dict[str, Any]] = yaml.safe_load((HERE / "differences.yaml").read_text())
 
 GUARD = 120.0
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+DASHBOARD = "https://dashboard.example.org"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 HEADERS = (
     "content-type", "location", "content-md5", "content-range", "openstack-image-store-ids",
-    "openstack-image-import-methods",
+    "openstack-image-import-methods", "access-control-allow-origin",
+    "access-control-allow-credentials", "access-control-max-age",
 )  # fmt: skip
-LISTS = ("allow", "accept-patch")  # their order is of no matter
+# Their order is of no matter.
+LISTS = (
+    "allow", "accept-patch", "vary", "access-control-allow-methods",
+    "access-control-allow-headers", "access-control-expose-headers",
+)  # fmt: skip
 
 _VARIABLE = re.compile(r"<(\w+)>")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -149,11 +155,19 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
     conf = directory / "glance" / "glance-api.conf"
     text = conf.read_text().replace("= file:file", "= file:file, cheap:file")
 
+    # Its filter for web pages looks for [cors] in /etc alone, or beside its name in the pipeline.
+    pipeline, filters = directory / "glance" / "paste.ini", Path(_option(text, "config_file"))
+    elsewhere = "oslo_config_project = glance\noslo_config_program = glance-api\n\n[filter:http"
+    assert elsewhere in filters.read_text()
+    here = f"allowed_origin = {DASHBOARD}\n\n[filter:http"
+    pipeline.write_text(filters.read_text().replace(elsewhere, here))
+    text = text.replace(str(filters), str(pipeline))
     conf.write_text(f"{text}[cheap]\nfilesystem_store_datadir = {directory}/glance/cheap\n")
     (directory / "glance" / "cheap").mkdir()
     env = {
         "OS_DEFAULT__ENABLED_BACKENDS": "file:file,cheap:file",
         "OS_GLANCE_STORE__DEFAULT_BACKEND": "file",
+        "OS_CORS__ALLOWED_ORIGIN": DASHBOARD,
         "OS_FILE__FILESYSTEM_STORE_DATADIR": f"{directory}/headrace/file",
         "OS_CHEAP__FILESYSTEM_STORE_DATADIR": f"{directory}/headrace/cheap",
     }
@@ -162,6 +176,13 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
         serving(directory / "headrace", env=env) as headrace,
     ):
         yield peer.url, headrace.url
+
+
+def _option(text: str, name: str) -> str:
+    """The value of an option in a configuration."""
+    found = re.search(rf"^{name} = (.*)$", text, re.M)
+    assert found is not None
+    return found[1]
 
 
 @pytest.fixture(scope="module")

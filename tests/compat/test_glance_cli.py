@@ -168,6 +168,7 @@ def test_tags_and_actions(glance: Run, image_file: Path) -> None:
 def test_imports(glance: Run, server: Serving, image_file: Path) -> None:
     size = str(image_file.stat().st_size)
     assert '"glance-direct"' in fields(glance("import-info"))["import-methods"]
+    assert glance("usage").status == 0
     # `image-create` takes what is no terminal for data, and there is no terminal here.
     record = {"disk_format": "raw", "container_format": "bare"}
     with urlopen(f"{server.url}/v2/images", json.dumps(record).encode()) as made:

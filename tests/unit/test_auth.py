@@ -58,3 +58,27 @@ def test_nobody_else_is(environ: dict[str, str]) -> None:
 def test_a_missing_host_is_not_this_machine() -> None:
     with pytest.raises(errors.RemoteWithoutAuth):
         auth.this_machine({"REMOTE_ADDR": "127.0.0.1", "wsgi.url_scheme": "http"})
+
+
+DASHBOARD = "https://dashboard.example.org"
+
+
+def test_pages_of_named_origins_are_of_this_machine() -> None:
+    origins = frozenset({DASHBOARD})
+    assert auth.this_machine({**LOCAL, "HTTP_ORIGIN": DASHBOARD}, origins).is_admin
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HTTP_ORIGIN": "null"},
+        {"HTTP_ORIGIN": "https://dashboard.example.org.example.com"},
+        {"HTTP_ORIGIN": "https://evil-dashboard.example.org"},
+        {"HTTP_ORIGIN": DASHBOARD, "REMOTE_ADDR": "192.0.2.1"},
+        {"HTTP_ORIGIN": DASHBOARD, "HTTP_HOST": "rebound.example.org"},
+        {"HTTP_ORIGIN": DASHBOARD, "HTTP_X_FORWARDED_FOR": "127.0.0.1"},
+    ],
+)
+def test_no_others_are_and_a_name_excuses_nothing_else(environ: dict[str, str]) -> None:
+    with pytest.raises(errors.RemoteWithoutAuth):
+        auth.this_machine({**LOCAL, **environ}, frozenset({DASHBOARD}))

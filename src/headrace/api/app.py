@@ -18,8 +18,7 @@ from prometheus_client import Counter, Histogram
 from headrace import config, errors, log
 from headrace.api import auth, delivery, versions
 from headrace.api.answers import answer
-from headrace.api.cors import Cors
-from headrace.api.cors import Rules as CorsRules
+from headrace.api.cors import Cors, CorsRules
 from headrace.api.monitoring import FOR_METRICS, Monitoring
 from headrace.api.offload import Offload
 from headrace.api.routes import routes
@@ -166,8 +165,10 @@ class _Gate:
 
 
 def _check_path(path: str) -> None:
-    """Refuse bytes that are no text, where the framework would put others in their place, and
-    NUL, which is in no name."""
+    """Refuse NUL, which is in no name, and bytes that are no text.
+
+    The framework would put others in their place.
+    """
     try:
         path.encode("latin-1").decode()  # PEP 3333: a character for each byte
     except UnicodeError:

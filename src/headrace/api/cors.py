@@ -18,7 +18,7 @@ _SIMPLE_HEADERS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class CorsRules:
     """``origins`` as browsers send them, or ``ANY``; ``max_age`` in seconds."""
 
     origins: frozenset[str]
@@ -37,7 +37,7 @@ class Rules:
 class Cors:
     """What browsers are told of the pages of other origins."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: CorsRules) -> None:
         self._rules = rules
         self._named = rules.named
         self._exposed = ", ".join(rules.exposed)

@@ -29,6 +29,7 @@ def read_json(req: falcon.Request) -> object:
         raise errors.InvalidBody(reason=error) from None
     if not isinstance(document, (dict, list)):
         raise errors.InvalidBody(reason="neither an object nor an array")
+    # JSON has no other way to write it; most bodies need not be walked through.
     if b"\\u0000" in data and _holds_nul(document):
         raise errors.InvalidBody(reason="a NUL character, which not every database can keep")
     return document

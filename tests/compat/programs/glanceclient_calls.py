@@ -204,6 +204,7 @@ def stores(url: str, source: str, registered: str) -> None:
     """Several stores, and the locations of images in them."""
     data = Path(source).read_bytes()
     for glance in clients(url):
+        assert glance.info.get_usage() == {}
         found = glance.images.get_stores_info()["stores"]
         assert [store["id"] for store in found] == ["fast", "cheap", "web"]
         detail = glance.images.get_stores_info_detail()["stores"]
