@@ -6,18 +6,21 @@ Four things would spoil that, and have an answer each:
 
 - What a project may see is a union (its own, the public ones, those shared with it), and no index
   holds a union in order.  Each is walked by itself to ``limit``, and the walks are merged.
-- A condition such as a custom property may hold for every image or for one in a million.  A look
-  ahead says which: rare matches are collected and sorted, for others the walk tests each image.
+- A condition such as a custom property, and being one's own in the order of names, may hold for
+  every image or for one in a million.  A look ahead says which: rare matches are collected and
+  sorted, for others the walk tests each image.
 - What lies behind the marker is one range of an index only while all keys are columns sorted the
   same way; otherwise it is two, and two walks.
-- NULLs sort differently on each database.  Nullable keys are compared as empty or 0.
+- NULLs sort differently on each database.  Nullable keys are compared as empty or 0, which is
+  indexed; MySQL and MariaDB, where it is not, walk along the NULLs and all others apart.
 
 The text of a statement depends on the shape of a query only, so statements are built once each.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import isqrt
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,7 +29,17 @@ from sqlalchemy.engine import Connection
 from headrace import errors
 from headrace.db import rows
 from headrace.db.engine import Database
-from headrace.db.hints import along, exactly, in_range, of_key, unindexed
+from headrace.db.hints import (
+    along,
+    among,
+    estimated_rows,
+    exactly,
+    in_range,
+    indexes_expressions,
+    of_key,
+    one_by_one,
+    unindexed,
+)
 from headrace.db.schema import (
     VALUE_PREFIX,
     image_members,
@@ -36,9 +49,9 @@ from headrace.db.schema import (
 )
 from headrace.model import ImagePage, ImageQuery, Op, Status, Viewer, Visibility
 
-# Matches of a condition below which collecting and sorting them is cheaper than a walk: with 1,000
-# in a catalogue of 300,000, both cost a few milliseconds.
-_FEW = 1000
+# The most matches of a condition that are counted, and so collected: counting costs, too.
+_FEW = 3000
+_ALL = "images"
 _INT64_MAX = (1 << 63) - 1
 
 _Key = Callable[[Any], sa.ColumnElement[Any]]
@@ -65,8 +78,15 @@ _EXPRESSION_KEYS: dict[str, _Key] = {
     "updated_at": lambda columns: sa.func.coalesce(columns["updated_at"], columns["created_at"]),
 }
 _SORT_KEYS = _COLUMN_KEYS | _EXPRESSION_KEYS
+_KEYS_OF_NULL: dict[str, _Key] = {
+    **{name: lambda _columns: _EMPTY for name in ("name", "container_format", "disk_format")},
+    "size": lambda _columns: _ZERO,
+    "updated_at": _plain("created_at"),
+}
 _TIE_BREAKERS = ("created_at", "id")
-_INDEXED = {*_SORT_KEYS, "owner", "visibility"}  # by the migrations, as headrace_images_<name>
+# What an equality may lead a walk by, in the order of created_at; those that leave least first.
+_LEADING = ("owner", "name", "visibility", "status", "container_format", "disk_format")
+_INDEXED = {*_SORT_KEYS, *_LEADING}  # by the migrations, as headrace_images_<name>
 
 _OPERATORS: dict[Op, Callable[[Any, Any], _Condition]] = {
     Op.EQ: lambda column, value: column == value,
@@ -77,11 +97,8 @@ _OPERATORS: dict[Op, Callable[[Any, Any], _Condition]] = {
     Op.LTE: lambda column, value: column <= value,
 }
 
-# Filters that an index answers, but not in the order of a walk.
-_LOOKED_UP = {
-    *((name, op) for name in ("id", "checksum", "os_hash_value") for op in (Op.EQ, Op.IN)),
-    *((name, Op.IN) for name in ("name", "owner", "status", "container_format", "disk_format")),
-}
+# Filters that an index answers, but not in the order of a walk: by NEQ it would answer with all.
+_LOOKED_UP = {*_INDEXED, "checksum", "os_hash_value"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +106,7 @@ class _Shape:
     """What of a query decides the text of its statement; all else are parameters.
 
     ``sort`` is complete.  ``properties`` and ``tags`` are numbers of conditions.  The look ahead,
-    which counts up to ``few``, adds ``rare``, the condition whose matches a page begins with, and
-    ``few_shared``: whether the images shared with the viewer are few.
+    which counts up to ``few``, adds ``collected``: views, and the look-ups they are taken from.
     """
 
     is_admin: bool
@@ -104,13 +120,38 @@ class _Shape:
     tags: int
     after_marker: bool
     few: int
-    rare: str | None = None
-    few_shared: bool = False
+    splits_nulls: bool
+    collected: tuple[tuple[str, str], ...] = ()
 
     @property
     def lists_shared(self) -> bool:
         """Whether images of others that are shared with the viewer belong to the list."""
         return not self.is_admin and self.has_project and self.visibility in (None, "all", "shared")
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A part of the catalogue that the query lists: what ``is_in`` it, as far as ``also`` holds.
+
+    ``column``, whose index leads to it, may be None: then it is nearly everything.  ``members`` are
+    the ids of a part that is found in another table.
+    """
+
+    name: str
+    is_in: _Condition
+    column: str | None = None
+    also: _Condition = field(default_factory=sa.true)
+    members: _Select | None = None
+
+    def lookup(self, shape: _Shape) -> _Select | None:
+        """Its ids, if there may be better than to walk along its index."""
+        if self.members is not None:
+            return self.members
+        is_walk = shape.sort[0][0] == "created_at" and not next(_lookups(shape), None)
+        if self.column is None or is_walk:
+            return None
+        lookup = sa.select(images.c.id).where(self.is_in, *_living(shape, images))
+        return along(lookup, images, f"headrace_images_{self.column}")
 
 
 def list_page(
@@ -124,12 +165,13 @@ def list_page(
     """
     if query.limit == 0:
         return ImagePage([], full=False)
-    shape = _shape(query, viewer, few)
+    shape = _shape(database, query, viewer, few)
     values = _values(query, viewer)
     with database.read() as connection:
         if query.marker is not None:
             values |= _marker(connection, shape, query.marker, viewer)
-        found = connection.execute(_page(_look_ahead(connection, shape, values)), values).all()
+        shape = _look_ahead(connection, shape, values, query.limit)
+        found = connection.execute(_page(shape), values).all()
         parts = rows.parts_of_many(connection, [row[0] for row in found]) if found else {}
     return ImagePage(
         [rows.image(row, parts.get(row[0]) or rows.Parts()) for row in found],
@@ -137,7 +179,7 @@ def list_page(
     )
 
 
-def _shape(query: ImageQuery, viewer: Viewer, few: int) -> _Shape:
+def _shape(database: Database, query: ImageQuery, viewer: Viewer, few: int) -> _Shape:
     return _Shape(
         is_admin=viewer.is_admin,
         has_project=viewer.project_id is not None,
@@ -150,6 +192,7 @@ def _shape(query: ImageQuery, viewer: Viewer, few: int) -> _Shape:
         tags=len(query.tags),
         after_marker=query.marker is not None,
         few=few,
+        splits_nulls=not indexes_expressions(database.dialect),
     )
 
 
@@ -201,17 +244,34 @@ def _marker(
     return {f"key{number}": value for number, value in enumerate(row)}
 
 
-def _look_ahead(connection: Connection, shape: _Shape, values: dict[str, object]) -> _Shape:
+def _look_ahead(
+    connection: Connection, shape: _Shape, values: dict[str, object], limit: int
+) -> _Shape:
     """The shape with what is known only by counting."""
     statement = _counts(shape)
     if statement is None:
         return shape
     counts = {row[0]: row[1] for row in connection.execute(statement, values)}
-    few_shared = counts.pop("shared", shape.few) < shape.few
-    rare = min(counts, key=counts.__getitem__, default=None)
-    if rare is not None and counts[rare] >= shape.few:
-        rare = None
-    return replace(shape, rare=rare, few_shared=few_shared)
+    # Of all images a walk tests limit * all / matches, collecting looks at each match.
+    known = int(counts.pop(_ALL) or 0)
+    bound = min(shape.few, isqrt(limit * known)) if known > 0 else shape.few
+    collected = []
+    for view, lookups in _choices(shape):
+        least = min(lookups, key=counts.__getitem__, default=None)
+        if least is not None and counts[least] < bound:
+            collected.append((view, least))
+    return replace(shape, collected=tuple(collected))
+
+
+@lru_cache(maxsize=128)
+def _choices(shape: _Shape) -> list[tuple[str, list[str]]]:
+    """Each view's name, and the names of the look-ups that its images may be taken from."""
+    anywhere = [name for name, _ in _lookups(shape)]
+    own = _views_by_lookup(shape)
+    return [
+        (view.name, [*anywhere, view.name] if view.name in own else anywhere)
+        for view in _views(shape)
+    ]
 
 
 @lru_cache(maxsize=64)
@@ -226,18 +286,17 @@ def _keys_of_one(sort: tuple[tuple[str, bool], ...], is_admin: bool, has_project
 @lru_cache(maxsize=128)
 def _counts(shape: _Shape) -> sa.CompoundSelect[*tuple[Any, ...]] | None:
     """Each look-up's name and number of matches, counted up to ``few``."""
-    lookups = dict(_lookups(shape))
-    if shape.lists_shared:
-        lookups["shared"] = _shared(shape)
+    lookups = dict(_lookups(shape, counted=True)) | _views_by_lookup(shape)
     if not lookups:
         return None
     return sa.union_all(
+        sa.select(sa.literal_column(f"'{_ALL}'"), estimated_rows(images)),
         *(
             sa.select(sa.literal_column(f"'{name}'"), sa.func.count()).select_from(
                 lookup.limit(shape.few).subquery()
             )
             for name, lookup in lookups.items()
-        )
+        ),
     )
 
 
@@ -245,66 +304,80 @@ def _counts(shape: _Shape) -> sa.CompoundSelect[*tuple[Any, ...]] | None:
 def _page(shape: _Shape) -> _Select:
     """The statement of one page."""
     limit: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
-    walks = [
-        walk.limit(limit)
-        for view, collected in _views(shape)
-        for walk in _walks(shape, view, collected)
-    ]
+    walks = [walk.limit(limit) for view in _views(shape) for walk in _walks(shape, view)]
     if len(walks) == 1:
         return walks[0]
     merged = sa.union_all(*(sa.select(walk.subquery()) for walk in walks)).subquery()
-    return sa.select(merged).order_by(*_order(shape, merged.c)).limit(limit)
+    return sa.select(merged).order_by(*_order(shape, merged.c, _SORT_KEYS)).limit(limit)
 
 
-def _walks(shape: _Shape, view: _Condition, collected: _Select | None) -> Iterator[_Select]:
-    """The images of a view in their order, in walks that have none in common."""
-    ranges = list(_behind_marker(shape)) if shape.after_marker else [(sa.true(), 0)]
-    order = _order(shape, images.c)
-    conditions = [*_conditions(shape), view]
+def _walks(shape: _Shape, view: _View) -> Iterator[_Select]:
+    """The images of a view in their order, in selects that have none in common."""
     everything = sa.select(*rows.COLUMNS)
-    if collected is None:
-        walk = along(everything, images, [f"headrace_images_{key}" for key in _ordered_by(shape)])
-        for behind, settled in ranges:
-            yield walk.where(*conditions, behind).order_by(*order[settled:])
-    else:
-        anywhere = sa.or_(*(behind for behind, _ in ranges))
+    collected = _collected(shape, view)
+    if collected is not None:
+        conditions = [view.is_in, view.also, *_living(shape, images), *_conditions(shape, None)]
+        behind = sa.or_(*(behind for behind, _ in _ranges(shape, _SORT_KEYS)))
         yield everything.where(
-            images.c.id.in_(collected), unindexed(sa.and_(*conditions, anywhere))
-        ).order_by(*order)
+            among(images.c.id, collected), unindexed(sa.and_(*conditions, behind))
+        ).order_by(*_order(shape, images.c, _SORT_KEYS))
+        return
+    leading = _leading(shape, view)
+    walk = along(everything, images, f"headrace_images_{leading}").where(
+        *_living(shape, images),
+        view.is_in if view.column == leading else unindexed(view.is_in),
+        unindexed(view.also),
+        *_conditions(shape, leading),
+    )
+    for piece, keys, same in _pieces(shape):
+        order = _order(shape, images.c, keys)
+        for behind, settled in _ranges(shape, keys):
+            yield walk.where(piece, behind).order_by(*order[max(same, settled) :])
 
 
-def _ordered_by(shape: _Shape) -> list[str]:
-    """The keys whose indexes hold images in the query's order, among those of its conditions."""
+def _collected(shape: _Shape, view: _View) -> _Select | None:
+    """The ids of the few images that those of a view are among, if they are to be collected."""
+    name = dict(shape.collected).get(view.name)
+    if name is None:
+        return None
+    return view.lookup(shape) if name == view.name else dict(_lookups(shape))[name]
+
+
+def _leading(shape: _Shape, view: _View) -> str:
+    """The column by whose index, headrace_images_<column>, a view is walked in its order."""
     first = shape.sort[0][0]
-    if first in _EXPRESSION_KEYS:
-        return []
     if first != "created_at":
-        return [first]
-    keys = [first, *(name for name, op in shape.filters if op is Op.EQ)]
-    if not shape.is_admin:
-        keys += ["visibility", "owner"] if shape.has_project else ["visibility"]
-    elif shape.visibility not in (None, "all"):
-        keys.append("visibility")
-    return list(dict.fromkeys(key for key in keys if key in _INDEXED))
+        return first
+    equal = {view.column, *(name for name, op in shape.filters if op is Op.EQ)}
+    return next((name for name in _LEADING if name in equal), first)
 
 
-def _views(shape: _Shape) -> list[tuple[_Condition, _Select | None]]:
-    """The parts of the catalogue that the query lists; no image is in two of them.
+def _pieces(shape: _Shape) -> Iterator[tuple[_Condition, dict[str, _Key], int]]:
+    """What is walked apart, by which keys, and how many of them are the same throughout."""
+    first = shape.sort[0][0]
+    if not (shape.splits_nulls and first in _EXPRESSION_KEYS):
+        yield sa.true(), _SORT_KEYS, 0
+        return
+    column = images.c[first]
+    yield column.is_not(None), _SORT_KEYS | {first: _plain(first)}, 0
+    of_null = _KEYS_OF_NULL[first]
+    yield column.is_(None), _SORT_KEYS | {first: of_null}, 0 if first == "updated_at" else 1
 
-    With each, the ids of the few images to begin with, or None for a walk.
-    """
-    rare = dict(_lookups(shape)).get(shape.rare or "")
+
+def _views(shape: _Shape) -> list[_View]:
+    """The parts of the catalogue that the query lists; no image is in two of them."""
     visibility, owner = images.c.visibility, images.c.owner
     wanted = visibility == sa.bindparam("visibility", type_=visibility.type)
     viewer = sa.bindparam("viewer", type_=sa.String)
     one_visibility = shape.visibility not in (None, "all")
+    mine = exactly(owner == viewer)
     if shape.is_admin:
         if one_visibility:
-            return [(wanted, rare)]
+            return [_View("visible", wanted, "visibility")]
         if shape.visibility == "all":
-            return [(sa.true(), rare)]
+            return [_View("all", sa.true())]
         listed = visibility != Visibility.COMMUNITY.value
-        return [(listed | exactly(owner == viewer) if shape.has_project else listed, rare)]
+        return [_View("all", listed | mine if shape.has_project else listed)]
 
     open_to_all = {
         None: [Visibility.PUBLIC],
@@ -312,29 +385,38 @@ def _views(shape: _Shape) -> list[tuple[_Condition, _Select | None]]:
         "public": [Visibility.PUBLIC],
         "community": [Visibility.COMMUNITY],
     }.get(shape.visibility, [])
-    mine = exactly(owner == viewer)
     others = (owner.is_(None) | ~mine) if shape.has_project else sa.true()
-    views: list[tuple[_Condition, _Select | None]] = [
-        ((visibility == each.value) & others, rare) for each in open_to_all
-    ]
+    views = [_View(each.value, visibility == each.value, "visibility", others)
+             for each in open_to_all]  # fmt: skip
     if shape.has_project:
-        views.append((mine & wanted if one_visibility else mine, rare))
+        views.append(_View("mine", mine, "owner", wanted if one_visibility else sa.true()))
     if shape.lists_shared:
-        shared = (visibility == Visibility.SHARED.value) & others
-        if rare is None and shape.few_shared:
-            views.append((shared, _shared(shape)))
-        else:
-            views.append((shared & _holds(_shared(shape), image_members), rare))
-    return views or [(sa.false(), None)]
+        shared, members = visibility == Visibility.SHARED.value, _shared(shape)
+        also = others & _holds(members, image_members)
+        views.append(_View("shared", shared, "visibility", also, members))
+    return views or [_View("none", sa.false())]
 
 
-def _conditions(shape: _Shape) -> Iterator[_Condition]:
-    """What holds for every image of the page, whoever looks."""
-    yield images.c.deleted == sa.false()
-    yield images.c.os_hidden == (sa.true() if shape.os_hidden else sa.false())
+def _views_by_lookup(shape: _Shape) -> dict[str, _Select]:
+    found = {view.name: view.lookup(shape) for view in _views(shape)}
+    return {name: lookup for name, lookup in found.items() if lookup is not None}
+
+
+def _living(shape: _Shape, table: Any) -> tuple[_Condition, _Condition]:
+    """What the indexes of lists begin with, or go on with."""
+    hidden = sa.true() if shape.os_hidden else sa.false()
+    return table.c.deleted == sa.false(), table.c.os_hidden == hidden
+
+
+def _conditions(shape: _Shape, leading: str | None) -> Iterator[_Condition]:
+    """What holds for every image of the page, whoever looks; only ``leading`` is for its index."""
     yield images.c.status != Status.KILLED.value
     for number, (column, op) in enumerate(shape.filters):
-        yield _filter(column, op, f"filter{number}")
+        parameter = f"filter{number}"
+        if column in (leading, shape.sort[0][0]) and op in _OPERATORS and leading is not None:
+            yield _leading_filter(column, op, parameter)
+        else:
+            yield unindexed(_filter(column, op, parameter))
     for number in range(shape.properties):
         yield _holds(_with_property(number), image_properties)
     for number in range(shape.tags):
@@ -343,30 +425,35 @@ def _conditions(shape: _Shape) -> Iterator[_Condition]:
 
 def _holds(lookup: _Select, table: sa.Table) -> _Condition:
     """Whether an image is among those of a look-up in ``table``."""
-    return lookup.where(table.c.image_id == images.c.id).correlate(images).exists()
+    return one_by_one(lookup.where(table.c.image_id == images.c.id).correlate(images)).exists()
 
 
 def _filter(name: str, op: Op, parameter: str) -> _Condition:
     column = images.c[name]
-    if op is Op.IN:
-        return exactly(column.in_(sa.bindparam(parameter, expanding=True)))
-    value: sa.BindParameter[Any] = sa.bindparam(parameter, type_=column.type)
-    condition = _OPERATORS[op](column, value)
-    if op is Op.EQ:
-        condition = exactly(condition)
-    if op is Op.EQ and name in _EXPRESSION_KEYS:
-        # The index holds the key, in which NULL is empty: both conditions are needed.
-        return unindexed(condition) & (_EXPRESSION_KEYS[name](images.c) == value)
-    return condition
+    condition = _is(column, op, parameter)
+    return exactly(condition) if op in (Op.EQ, Op.IN) else condition
 
 
-def _lookups(shape: _Shape) -> Iterator[tuple[str, _Select]]:
-    """The conditions that may hold for few images: a name, and the ids of those images."""
+def _leading_filter(name: str, op: Op, parameter: str) -> _Condition:
+    """A filter as a range of the index of its column."""
+    if name not in _EXPRESSION_KEYS:
+        return _filter(name, op, parameter)
+    # The index holds the key, in which NULL is empty: both conditions are needed.
+    in_index = _is(_EXPRESSION_KEYS[name](images.c), op, parameter)
+    return unindexed(_filter(name, op, parameter)) & in_index
+
+
+def _lookups(shape: _Shape, *, counted: bool = False) -> Iterator[tuple[str, _Select]]:
+    """The conditions that may hold for few images: a name, and the ids of those images.
+
+    What is only ``counted`` is so by the index, which holds the start of a property's value.
+    """
     for number, (column, op) in enumerate(shape.filters):
-        if (column, op) in _LOOKED_UP:
+        if column in _LOOKED_UP and op is not Op.NEQ:
             yield f"filter{number}", _with_column(shape, column, op, f"filter{number}")
     for number in range(shape.properties):
-        yield f"property{number}", _starting_alike(_with_property(number), number)
+        alike = _starting_alike(number)
+        yield f"property{number}", alike if counted else alike.where(_has_value(number))
     for number in range(shape.tags):
         yield f"tag{number}", _with_tag(number)
 
@@ -374,38 +461,50 @@ def _lookups(shape: _Shape) -> Iterator[tuple[str, _Select]]:
 def _with_column(shape: _Shape, name: str, op: Op, parameter: str) -> _Select:
     image = images.alias("found")
     key = _SORT_KEYS.get(name, _plain(name))(image.c)
-    wanted = of_key(*(_is_or_is_in(each, op, parameter) for each in (key, image.c[name])))
-    living = (image.c.deleted == sa.false()) & (
-        image.c.os_hidden == (sa.true() if shape.os_hidden else sa.false())
-    )
-    # The sort keys' indexes begin with these two columns, those of Glance's must do without.
-    return sa.select(image.c.id).where(wanted, living if name in _SORT_KEYS else unindexed(living))
+    wanted = of_key(*(_is(each, op, parameter) for each in (key, image.c[name])))
+    living = sa.and_(*_living(shape, image))
+    # Only our indexes hold these two columns, those of Glance's must do without.
+    lookup = sa.select(image.c.id)
+    if name not in _INDEXED:
+        return lookup.where(wanted, unindexed(living))
+    return along(lookup, image, f"headrace_images_{name}").where(wanted, living)
 
 
-def _is_or_is_in(key: sa.ColumnElement[Any], op: Op, parameter: str) -> _Condition:
+def _is(key: Any, op: Op, parameter: str) -> _Condition:
     if op is Op.IN:
-        return key.in_(sa.bindparam(parameter, expanding=True))
-    return key == sa.bindparam(parameter, type_=key.type)
+        condition: _Condition = key.in_(sa.bindparam(parameter, expanding=True))
+        return condition
+    return _OPERATORS[op](key, sa.bindparam(parameter, type_=key.type))
 
 
 def _with_property(number: int) -> _Select:
     table = image_properties.c
     return sa.select(table.image_id).where(
         exactly(table.name == sa.bindparam(f"property{number}")),
-        unindexed(exactly(table.value == sa.bindparam(f"value{number}"))),
+        _has_value(number),
         unindexed(table.deleted == sa.false()),
     )
 
 
-def _starting_alike(lookup: _Select, number: int) -> _Select:
-    """A look-up of a property by the index, which holds the start of its value.
+def _has_value(number: int) -> _Condition:
+    return unindexed(exactly(image_properties.c.value == sa.bindparam(f"value{number}")))
+
+
+def _starting_alike(number: int) -> _Select:
+    """A look-up of a property by the index.
 
     Where images are tested one by one, this would only make a planner expect fewer matches.
     """
+    table = image_properties.c
+    value: sa.BindParameter[str] = sa.bindparam(f"value{number}", type_=sa.Text)
     start = sa.func.substr(
-        image_properties.c.value, sa.literal_column("1"), sa.literal_column(str(VALUE_PREFIX))
+        table.value, sa.literal_column("1"), sa.literal_column(str(VALUE_PREFIX))
     )
-    return lookup.where(start == sa.bindparam(f"prefix{number}", type_=sa.Text))
+    return sa.select(table.image_id).where(
+        exactly(table.name == sa.bindparam(f"property{number}")),
+        of_key(start == sa.bindparam(f"prefix{number}", type_=sa.Text), table.value == value),
+        table.deleted == sa.false(),
+    )
 
 
 def _with_tag(number: int) -> _Select:
@@ -426,21 +525,25 @@ def _shared(shape: _Shape) -> _Select:
     return shared.where(image_members.c.status == sa.bindparam("member_status"))
 
 
-def _order(shape: _Shape, columns: Any) -> list[sa.ColumnElement[Any]]:
+def _order(shape: _Shape, columns: Any, keys: dict[str, _Key]) -> list[sa.ColumnElement[Any]]:
     return [
-        _SORT_KEYS[name](columns).desc() if descending else _SORT_KEYS[name](columns).asc()
+        keys[name](columns).desc() if descending else keys[name](columns).asc()
         for name, descending in shape.sort
     ]
 
 
-def _behind_marker(shape: _Shape) -> Iterator[tuple[_Condition, int]]:
+def _ranges(shape: _Shape, keys: dict[str, _Key]) -> Iterator[tuple[_Condition, int]]:
     """What lies behind the marker, whose sort keys are the parameters key0, key1, …
 
     In ranges of an index that have no image in common, each with the number of leading keys that
     are the same throughout (SQLite does not see that for itself when they are expressions).
+    Everything, if there is no marker.
     """
+    if not shape.after_marker:
+        yield sa.true(), 0
+        return
     terms = [
-        _Term(_SORT_KEYS[name](images.c), f"key{number}", descending)
+        _Term(keys[name](images.c), f"key{number}", descending)
         for number, (name, descending) in enumerate(shape.sort)
     ]
     if all(name in _COLUMN_KEYS for name, _ in shape.sort) and _is_one_way(terms):

@@ -1,7 +1,9 @@
 """What a call costs a database: not more in a larger catalogue."""
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -197,6 +199,14 @@ QUERIES: dict[str, tuple[ImageQuery, Viewer]] = {
         f"by {key}": (ImageQuery(sort=((key, key == "size"),)), ADMIN)
         for key in ("name", "status", "disk_format", "container_format", "size", "id", "updated_at")
     },
+    **{
+        f"of a project by {key}": (ImageQuery(sort=((key, True),)), OWNER)
+        for key in ("name", "status", "size", "id", "updated_at")
+    },
+    "of a stranger by name": (ImageQuery(sort=(("name", False),)), Viewer("stranger")),
+    "of a stranger, by a name that nothing has": (by("name", "eq", "other"), Viewer("stranger")),
+    "a status that nothing has": (by("status", "eq", "saving"), OWNER),
+    "a size that nothing has": (by("size", "gt", 1000), ADMIN),
     "of an owner": (by("owner", "eq", "owner-3"), ADMIN),
     "of a status": (by("status", "eq", "queued"), ADMIN),
     "of a format": (by("disk_format", "eq", "raw"), ADMIN),
@@ -213,17 +223,12 @@ QUERIES: dict[str, tuple[ImageQuery, Viewer]] = {
 }
 
 
-# Nullable columns are sorted by an expression, which MariaDB cannot index.
-SORTED_ANEW = {"name", "disk_format", "container_format", "size", "updated_at"}
-
-
 @pytest.mark.parametrize("position", ["first page", "deep page"])
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_page_does_not_grow_with_the_catalogue(
     databases: list[tuple[Database, int]], name: str, position: str
 ) -> None:
     query, viewer = QUERIES[name]
-    grows = databases[0][0].dialect == "mysql" and query.sort[0][0] in SORTED_ANEW
     taken = []
     for database, number in databases:
         # Public, so that every viewer may begin behind it.
@@ -234,7 +239,7 @@ def test_a_page_does_not_grow_with_the_catalogue(
             cost(database, lambda on, q=asked: catalogue.list_page(on, q, viewer, few=100))  # type: ignore[misc]
         )
     small, large = taken
-    assert (large <= small * 1.3 + 50) != grows, taken
+    assert large <= small * 1.5 + 50, taken
 
 
 def seen(database: Database, number: int) -> Image:
@@ -278,6 +283,52 @@ def test_one_image_does_not_cost_more_in_a_larger_catalogue(
     for name, call in CALLS.items():
         small, large = (cost(database, call) for database, _ in databases)
         assert large <= small * 1.3 + 20, (name, small, large)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_no_list_reads_a_table_from_end_to_end(
+    databases: list[tuple[Database, int]], name: str
+) -> None:
+    query, viewer = QUERIES[name]
+    database, number = databases[1]
+    for marker in (None, at(number // 6 * 3).id):
+        with plans(database) as found:
+            catalogue.list_page(database, replace(query, marker=marker), viewer, few=100)
+        # A count ends at its limit, so that PostgreSQL may well read rows as they lie.
+        for plan in (each for each in found if "Aggregate" not in each):
+            assert not SCANS[database.dialect].search(plan), plan
+
+
+# What the plan of a statement calls a look at every row of these tables.
+SCANS = {
+    "sqlite": re.compile(r"SCAN (images|found|image_\w+)\b(?! USING)"),
+    "postgresql": re.compile(r"Seq Scan on (images|image_properties|image_tags)\b"),
+    "mysql": re.compile(r"\('(images|found|image_properties|image_tags)', 'ALL'\)"),
+}
+
+
+@contextmanager
+def plans(database: Database) -> Iterator[list[str]]:
+    """Collects the plans of the SELECTs that are sent to the database."""
+    found: list[str] = []
+
+    def explain(_connection: sa.Connection, cursor: Any, sql: str, values: Any, *_: object) -> None:
+        with closing(cursor.connection.cursor()) as own:
+            if database.dialect == "mysql":
+                own.execute(f"EXPLAIN {sql}", values)
+                found.append("\n".join(str((row[2], row[3])) for row in own.fetchall()))
+            elif database.dialect == "postgresql":
+                own.execute(f"EXPLAIN {sql}", values)
+                found.append("\n".join(row[0] for row in own.fetchall()))
+            else:
+                own.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+                found.append("\n".join(row[3] for row in own.fetchall()))
+
+    sa.event.listen(database.engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        sa.event.remove(database.engine, "before_cursor_execute", explain)
 
 
 def test_the_default_list_is_a_walk_along_one_index(sqlite: Database) -> None:

@@ -40,7 +40,10 @@ _INDEXES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("member", "status", "image_id", "deleted"),
     ),
     "headrace_image_tags_value": ("image_tags", ("value", "image_id", "deleted")),
-    "headrace_image_properties_value": ("image_properties", ("name", "value", "image_id")),
+    "headrace_image_properties_value": (
+        "image_properties",
+        ("name", "value", "deleted", "image_id"),
+    ),
     "headrace_image_locations_status": ("image_locations", ("status", "image_id")),
 }
 
