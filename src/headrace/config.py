@@ -43,6 +43,13 @@ IMPORT_METHODS = ("glance-direct", "web-download", "copy-image")
 MORE_IMPORT_METHODS = ("glance-download",)
 """Those that somebody has to want: it takes other regions."""
 
+IMPORT_PLUGINS = (
+    "no_op",
+    "inject_image_metadata",
+    "image_decompression",
+    "image_conversion",
+)
+
 STAGING = "os_glance_staging_store"
 """What is not a store, but looks like one: where data waits for its import."""
 
@@ -293,6 +300,50 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             help="How the names of the properties begin that glance-download takes with an image.",
         ),
     ],
+    "image_import_opts": [
+        ListOpt(
+            "image_import_plugins",
+            types.String(choices=list(IMPORT_PLUGINS), quotes=True),
+            default=[],
+            help="What is done to imported data before it is stored, in this order, of no_op, "
+            "inject_image_metadata, image_decompression and image_conversion; not for copy-image.",
+        ),
+        cfg.IntOpt(
+            "max_parallel_stores",
+            default=1,
+            min=1,
+            help="Stores that an import into several writes to at a time, once its data is there.",
+        ),
+    ],
+    "inject_metadata_properties": [
+        cfg.DictOpt(
+            "inject",
+            default={},
+            help="Properties that inject_image_metadata gives to imported images, as "
+            "'name:value,name:value'.",
+        ),
+        cfg.ListOpt(
+            "ignore_user_roles",
+            default=["admin"],
+            help="Roles of callers whose imports it leaves alone.",
+        ),
+    ],
+    "image_conversion": [
+        cfg.StrOpt(
+            "output_format",
+            default="raw",
+            choices=["raw", "qcow2", "vmdk"],
+            help="What image_conversion makes of disk images.",
+        ),
+    ],
+    "task": [
+        cfg.IntOpt(
+            "task_time_to_live",
+            default=48,
+            min=0,
+            help="Hours for which a task is kept after its end.",
+        ),
+    ],
     "os_glance_staging_store": [
         cfg.StrOpt(
             "filesystem_store_datadir",
@@ -375,6 +426,13 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             choices=["inline", "off"],
             help="Whether the MD5 checksum is computed with every upload. 'off' makes uploads "
             "cheaper; images then have no checksum, only os_hash_value.",
+        ),
+        cfg.IntOpt(
+            "expansion_ratio",
+            default=200,
+            min=1,
+            help="How many bytes image_decompression and image_conversion may make at most of each "
+            "that came in; of a disk in the format raw, those that are no hole.",
         ),
         cfg.FloatOpt(
             "stall_timeout",

@@ -51,11 +51,14 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     ├── StoreReadOnly                410  store.read_only
     ├── TooLarge                     413  request.too_large
     │   ├── ImageTooLarge            413  upload.image_too_large
+    │   ├── ExpandsTooMuch           413  import.expands_too_much
     │   ├── QuotaExceeded            413  quota.exceeded
     │   └── StoreFull                413  store.full
     ├── UnsupportedMediaType         415  request.unsupported_media_type
     │   ├── FormatMismatch           415  upload.format_mismatch
-    │   └── UnsafeImage              415  upload.unsafe_image
+    │   ├── UnsafeImage              415  upload.unsafe_image
+    │   ├── NotDecompressible        415  import.not_decompressible
+    │   └── NotConvertible           415  import.not_convertible
     ├── RangeNotSatisfiable          416  download.range_not_satisfiable
     ├── TooManyDownloads             429  download.too_many
     ├── HeaderTooLarge               431  request.header_too_large
@@ -65,6 +68,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── StoreUnwritable          503  store.unwritable
     │   ├── UploadsBusy              503  upload.busy
     │   └── OriginsBusy              503  store.origins_busy
+    ├── ServiceStops                 503  service.stops
     ├── StoreCorrupt                 500  store.corrupt
     ├── TransferError                500  transfer.failed
     │   ├── PeerGone                 499  transfer.peer_gone
@@ -336,6 +340,11 @@ class ImageTooLarge(TooLarge):
     text = "the image is larger than image_size_cap allows ({cap} bytes)"
 
 
+class ExpandsTooMuch(TooLarge):
+    code = "import.expands_too_much"
+    text = "the data grows to more than {ratio} times what came in, as expansion_ratio allows"
+
+
 class QuotaExceeded(TooLarge):
     code = "quota.exceeded"
     text = "{quota} is {limit}, {wanted} asked for"
@@ -360,6 +369,16 @@ class FormatMismatch(UnsupportedMediaType):
 class UnsafeImage(UnsupportedMediaType):
     code = "upload.unsafe_image"
     text = "the image failed a safety check: {reason}"
+
+
+class NotDecompressible(UnsupportedMediaType):
+    code = "import.not_decompressible"
+    text = "the data cannot be decompressed: {reason}"
+
+
+class NotConvertible(UnsupportedMediaType):
+    code = "import.not_convertible"
+    text = "the image cannot be converted: {reason}"
 
 
 class RangeNotSatisfiable(Error):
@@ -415,6 +434,14 @@ class StoreNotFound(ServiceUnavailable):
 class StoreUnwritable(ServiceUnavailable):
     code = "store.unwritable"
     text = "the store may not be written"
+
+
+class ServiceStops(Error):
+    """No ServiceUnavailable, which may mean that another store is to be tried."""
+
+    code = "service.stops"
+    status = 503
+    text = "the service stopped before it was done"
 
 
 class StoreCorrupt(Error):

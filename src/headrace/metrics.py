@@ -63,7 +63,8 @@ class Metrics:
         )
         self.transfers = self._counter(
             "headrace_transfers",
-            "Transfers that are over; result 'left': to a server that does not say how it went.",
+            "Transfers that are over; result 'left': to a server that does not say how it went. "
+            "The way of an import is its method.",
             ("direction", "way", "result"),
         )
         self.bytes = self._counter(

@@ -81,7 +81,7 @@ NEW_IMAGE_TASK = "import"
 
 
 TASK_LIFE = timedelta(hours=48)
-"""For how long after its end a task is kept."""
+"""For how long after its end a task is kept unless told otherwise, as by a Glance."""
 
 
 class TaskStatus(StrEnum):

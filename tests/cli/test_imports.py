@@ -1,5 +1,6 @@
 """import from the command line."""
 
+import gzip
 import http.server
 import json
 import threading
@@ -11,6 +12,8 @@ import pytest
 from tests.cli.conftest import Headrace, Outcome, run
 from tests.cli.test_completion import complete
 from tests.cli.test_stores import call, image, several
+from tests.conftest import Serve
+from tests.image_files import VIRTUAL_SIZE, qemu_image
 from tools.serving import Serving, serving
 
 __all__ = ["call", "image", "several"]  # fixtures
@@ -105,6 +108,45 @@ def test_an_image_of_another_region(image: Path, tmp_path: Path) -> None:
             assert (done.status, "region west" in done.err) == (1, True)
             done = at(here, "import", lost, "region=east", f"image={lost}")
             assert (done.status, f"image {lost} not found" in done.err) == (1, True)
+
+
+def test_plugins_do_their_work(serve: Serve, tmp_path: Path) -> None:
+    """Decompressed, converted and described, by the settings of a Glance."""
+    settings = tmp_path / "glance-image-import.conf"
+    settings.write_text(
+        "[image_import_opts]\n"
+        "image_import_plugins = [image_decompression, image_conversion, inject_image_metadata]\n"
+        "max_parallel_stores = 2\n"
+        '[inject_metadata_properties]\ninject = "origin":"import"\nignore_user_roles =\n'
+        "[image_conversion]\noutput_format = raw\n"
+        "[headrace]\nexpansion_ratio = 2000\n"
+    )
+    server = serve("--config-file", str(settings))
+    packed = tmp_path / "disk.qcow2.gz"
+    packed.write_bytes(gzip.compress(qemu_image(tmp_path / "disk", "qcow2").read_bytes()))
+    env = {"HEADRACE_URL": server.url}
+    image_id = run("add", "name=packed", "disk_format=qcow2", env=env).image_id
+    done = run("import", image_id, f"path={packed}", env=env)
+    assert (done.status, done.err) == (0, "")
+    found = json.loads(run("show", image_id, "--json", env=env).out)
+    assert (found["disk_format"], found["size"], found["origin"]) == (
+        "raw", VIRTUAL_SIZE, "import",
+    )  # fmt: skip
+    assert (server.image_dir / image_id).stat().st_size == VIRTUAL_SIZE
+
+
+def test_a_plugin_without_its_program_refuses_the_start(tmp_path: Path) -> None:
+    done = run(
+        "serve",
+        "--port=0",
+        env={
+            "OS_HEADRACE__STATE_DIR": str(tmp_path),
+            "OS_IMAGE_IMPORT_OPTS__IMAGE_IMPORT_PLUGINS": "[image_conversion]",
+            "PATH": "/nowhere",
+        },
+    )
+    assert done.status != 0
+    assert "image_conversion needs the program qemu-img" in done.err
 
 
 def test_a_rehearsal_imports_nothing(call: Call) -> None:

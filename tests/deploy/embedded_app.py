@@ -42,6 +42,12 @@ class Application:
         self._refuse_if_told("start")
         self._note("start", os.getpid())
 
+    def jobs(self) -> int:
+        return 0
+
+    def stop_jobs(self) -> None:
+        pass
+
     def close(self) -> None:
         self._note("close", os.getpid())
 

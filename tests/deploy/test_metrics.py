@@ -15,11 +15,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.bench import cache
 from headrace.errors import ClientError
+from tests.cli.conftest import run
 from tests.deploy.test_settings_again import hang_up
 from tests.deploy.wire import Answer, Wire
 from tests.faults.conftest import Start
-from tests.faults.service import Service, wait_until
+from tests.faults.service import GUARD, Service, wait_until
+from tests.faults.test_imports import HERE, Origin, begin, origin
 from tests.needs import require
+
+__all__ = ["origin"]  # a fixture
 
 MIB = 1 << 20
 SIZE = 24 * MIB
@@ -100,6 +104,33 @@ def test_no_id_of_a_request_becomes_a_label(start: Start) -> None:
         service.request("GET", f"/v2/images/{number}")
     routes = {dict(labels).get("route") for _, labels in metrics(service)}
     assert routes == {None, "none", "/v2/images/{image_id}"}
+
+
+def test_imports_are_seen(start: Start, origin: str) -> None:
+    """Those under way, those that wait, and how they ended."""
+    service = start(env={**HERE, "OS_WSGI__TASK_POOL_THREADS": "1"})
+    image, waiting = service.create(name="fetched"), service.create()
+    labels = {"direction": "import", "way": "web-download"}
+    begin(service, image, name="web-download", uri=origin)
+    assert Origin.going.wait(GUARD)
+    begin(service, waiting, name="web-download", uri=origin)
+    (seen,) = transfers(service)
+    assert (seen["image"], seen["name"], seen["client"]) == (image, "fetched", "")
+    assert (seen["direction"], seen["way"], seen["size"]) == ("import", "web-download", None)
+    found = metrics(service)
+    assert value(found, "transfers_in_flight", **labels) == 1
+    assert value(found, "imports_waiting") == 1
+    told = run("top", env={"HEADRACE_URL": service.server.url}).out
+    assert ", 1 importing" in told
+    assert "⇣" in told
+    Origin.done.set()
+    wait_until(lambda: service.status(waiting) == "active", "the imports")
+    assert transfers(service) == []
+    found = metrics(service)
+    assert value(found, "transfers_total", **labels, result="done") == 2
+    sizes = [service.show(each)["size"] for each in (image, waiting)]
+    assert value(found, "transfer_bytes_total", **labels) == sum(sizes)
+    assert value(found, "imports_waiting") == 0
 
 
 def test_transfers_under_way_are_seen(start: Start) -> None:

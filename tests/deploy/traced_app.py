@@ -84,6 +84,12 @@ class Traced:
         self._application.start()
         self._recorder.install()  # after the housekeeping's thread, which is no request's
 
+    def jobs(self) -> int:
+        return self._application.jobs()
+
+    def stop_jobs(self) -> None:
+        self._application.stop_jobs()
+
     def close(self) -> None:
         self._application.close()
 

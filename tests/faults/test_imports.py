@@ -3,15 +3,18 @@
 import http.server
 import json
 import os
+import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.faults.service import BLOCK, GUARD, Service, leases, wait_until
+from tests.image_files import qcow2
 from tools.serving import Serving, serving
 
 OCTETS = "Content-Type: application/octet-stream"
@@ -57,8 +60,8 @@ def origin() -> Iterator[str]:
 
 
 @contextmanager
-def service(directory: Path) -> Iterator[Service]:
-    with serving(directory, "--workers", "2", env=HERE) as server:
+def service(directory: Path, *options: str, **env: str) -> Iterator[Service]:
+    with serving(directory, "--workers", "2", *options, env=HERE | env) as server:
         yield Service(server)
 
 
@@ -134,6 +137,95 @@ def test_a_worker_that_dies_is_cleaned_up_after_by_the_next(origin: str, tmp_pat
         os.kill(int(worker.rsplit("/", 2)[1]), 9)
         wait_until(lambda: running.status(image_id) == "queued", "the rollback")
         assert [task["status"] for task in tasks(running, image_id)] == ["failure"]
+        running.check_store()
+
+
+def test_kill_in_the_middle_of_a_conversion(tmp_path: Path) -> None:
+    """What converts is gone with who asked for it."""
+    program, pid = tmp_path / "bin" / "qemu-img", tmp_path / "pid"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho $$ >{pid}.new\nmv {pid}.new {pid}\nexec sleep 1000\n")
+    program.chmod(0o755)
+    plugins = {
+        "OS_IMAGE_IMPORT_OPTS__IMAGE_IMPORT_PLUGINS": "[image_conversion]",
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+    }
+    with service(tmp_path, **plugins) as first:
+        image_id = first.create(disk_format="qcow2")
+        stage(first, image_id, qcow2())
+        begin(first, image_id, name="glance-direct")
+        wait_until(pid.exists, "the conversion")
+        first.server.kill()
+    wait_until(lambda: not is_running(int(pid.read_text())), "the end of the program")
+    with service(tmp_path) as second:
+        assert second.status(image_id) == "queued"
+        assert (leases(second.server), staged(second.server)) == ([], [])
+        second.check_store()
+
+
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_service_that_stops_lets_imports_finish(origin: str, tmp_path: Path) -> None:
+    with service(tmp_path, "--drain-timeout", "60") as first:
+        image_id = first.create()
+        begin(first, image_id, name="web-download", uri=origin)
+        assert Origin.going.wait(GUARD)
+        os.kill(first.server.pid, signal.SIGTERM)
+        wait_until(lambda: "1 imports go on" in first.server.log.read_text(), "the stop")
+        Origin.done.set()
+        assert first.server.stop() == 0
+    with service(tmp_path) as second:
+        assert second.status(image_id) == "active"
+        assert [task["status"] for task in tasks(second, image_id)] == ["success"]
+        second.check_store()
+
+
+def test_what_does_not_finish_in_time_is_undone_before_the_service_is_gone(
+    origin: str, tmp_path: Path
+) -> None:
+    with service(tmp_path, "--drain-timeout", "1") as first:
+        image_id = first.create()
+        begin(first, image_id, name="web-download", uri=origin)
+        assert Origin.going.wait(GUARD)
+        assert first.server.stop() == 0
+        assert "gave 1 imports up" in first.server.log.read_text()
+        assert "do not end" not in first.server.log.read_text()
+        database = sqlite3.connect(first.server.state_dir / "headrace.db")
+        assert database.execute("SELECT status FROM images").fetchall() == [("queued",)]
+        assert database.execute("SELECT status FROM tasks").fetchall() == [("failure",)]
+        assert database.execute("SELECT * FROM headrace_uploads").fetchall() == []
+        database.close()
+        assert (first.files(), staged(first.server)) == (set(), [])
+
+
+@pytest.mark.parametrize("way", ["SIGHUP", "max_requests"])
+def test_a_worker_that_is_replaced_finishes_its_imports(
+    origin: str, tmp_path: Path, way: str
+) -> None:
+    """However long they take: the drain time-out is for a service that stops."""
+    most = "20" if way == "max_requests" else "0"
+    with service(tmp_path, "--drain-timeout", "0.1", OS_HEADRACE__MAX_REQUESTS=most) as running:
+        image_id = running.create()
+        before = set(running.server.pids())
+        begin(running, image_id, name="web-download", uri=origin)
+        assert Origin.going.wait(GUARD)
+        if way == "SIGHUP":
+            os.kill(running.server.pid, signal.SIGHUP)
+        else:
+            wait_until(
+                lambda: (
+                    [running.status(image_id) for _ in range(20)]
+                    and "1 imports go on" in running.server.log.read_text()
+                ),
+                "the worker's share",
+            )
+        wait_until(lambda: set(running.server.pids()) - before, "new workers")
+        wait_until(lambda: "1 imports go on" in running.server.log.read_text(), "the old one")
+        assert running.status(image_id) == "importing"
+        Origin.done.set()
+        wait_until(lambda: running.status(image_id) == "active", "the import")
         running.check_store()
 
 

@@ -9,14 +9,16 @@ import pytest
 
 from headrace import config
 from headrace.api.schemas import Fields
+from headrace.api.traffic import Traffic
 from headrace.db import engine, migrate
+from headrace.metrics import Metrics
 from headrace.model import Viewer
 from headrace.service.content import Content
 from headrace.service.context import Context
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
 from headrace.service.imports import Imports
-from headrace.service.jobs import Jobs
+from headrace.service.jobs import JobRules, Jobs
 from headrace.service.landing import Landing, UploadRules
 from headrace.service.locations import LocationRules, Locations
 from headrace.service.members import Members
@@ -95,7 +97,12 @@ def several(tmp_path: Path) -> Iterator[Service]:
     yield from serving(tmp_path, Registry(stores, "fast", labels, [files]))
 
 
-def serving(tmp_path: Path, stores: Registry, staged: Path | None = None) -> Iterator[Service]:
+def serving(
+    tmp_path: Path,
+    stores: Registry,
+    staged: Path | None = None,
+    job_rules: JobRules | None = None,
+) -> Iterator[Service]:
     database = engine.connect(f"sqlite:///{tmp_path}/headrace.db")
     migrate.prepare(database)
     datadir = tmp_path / "images"
@@ -117,8 +124,11 @@ def serving(tmp_path: Path, stores: Registry, staged: Path | None = None) -> Ite
     here = Rules(allowed_hosts=("127.0.0.1",), allowed_ports=())
     origins = Origins(Destinations(here), stall=5.0)
     regions = Regions({}, ("hw_", "os_"), fields.check, 3, 5.0)
-    jobs = Jobs(database, stores, staging, landing, origins, regions, clock, 4)
     methods = ("glance-direct", "web-download", "copy-image", "glance-download")
+    metrics = Metrics()
+    observe = Traffic(metrics).job
+    job_rules = job_rules or JobRules(4)
+    jobs = Jobs(database, stores, staging, landing, origins, regions, clock, job_rules, observe)
     imports = Imports(database, stores, jobs, origins, regions, methods, clock)
     members = Members(database, 128, clock)
     locations = Locations(database, stores, images, LocationRules(10, True, 0), rules, clock)

@@ -22,8 +22,9 @@ from headrace.db import schema
 from headrace.model import IMPORT_LOCK, Image, Status, Task, TaskStatus
 from headrace.service import workers
 from headrace.service.imports import ImportRequest
-from headrace.stores.filesystem import FilesystemStore
-from headrace.stores.registry import Registry
+from headrace.service.jobs import JobRules
+from headrace.stores.filesystem import FilesystemStore, FilesystemWriter
+from headrace.stores.registry import Label, Registry
 from tests.image_files import qcow2
 from tests.service.callers import OWNER, STRANGER
 from tests.service.conftest import ADMIN, Service, serving
@@ -337,6 +338,122 @@ def test_a_copy_of_another_size_is_none(several: Service) -> None:
     assert (image.status, len(image.locations)) == (Status.ACTIVE, 1)
     assert not (several.datadir.parent / "cheap" / image_id).exists()
     assert task(several, image_id).status is TaskStatus.FAILURE
+
+
+# --- several stores at a time
+
+
+class Meeting(FilesystemStore):
+    """A store that waits until another is written, too."""
+
+    def __init__(self, id: str, datadir: Path, both: threading.Barrier) -> None:
+        super().__init__(id, datadir)
+        self._both = both
+
+    def create(self, image_id: str, size: int | None) -> FilesystemWriter:
+        self._both.wait(GUARD)
+        return super().create(image_id, size)
+
+
+@pytest.fixture
+def at_a_time(tmp_path: Path) -> Iterator[Service]:
+    """A service that writes to two stores at a time: to left and right, once fast has the data."""
+    both = threading.Barrier(2)
+    stores = [
+        FilesystemStore("fast", tmp_path / "images"),
+        Meeting("left", tmp_path / "left", both),
+        Meeting("right", tmp_path / "right", both),
+    ]
+    registry = Registry(stores, "fast", {store.id: Label() for store in stores})
+    yield from serving(tmp_path, registry, job_rules=JobRules(2, stores=2))
+
+
+def test_stores_are_written_at_a_time(at_a_time: Service) -> None:
+    for request in (
+        ImportRequest("glance-direct", all_stores=True),
+        ImportRequest("glance-direct", all_stores=True, all_must_succeed=False),
+    ):
+        image = imported(at_a_time, stage(at_a_time), request)
+        assert image.status is Status.ACTIVE
+        assert {each.metadata["store"] for each in image.locations} == {"fast", "left", "right"}
+        for name in ("images", "left", "right"):
+            assert (at_a_time.datadir.parent / name / image.id).read_bytes() == DATA
+        assert set(image.properties.values()) == {""}
+
+
+def test_an_image_is_copied_to_stores_at_a_time(at_a_time: Service) -> None:
+    image_id = at_a_time.record()
+    at_a_time.content.upload(ADMIN, image_id, Paused(DATA))
+    image = imported(at_a_time, image_id, ImportRequest(COPY, all_stores=True))
+    assert {each.metadata["store"] for each in image.locations} == {"fast", "left", "right"}
+
+
+@pytest.mark.parametrize("all_must_succeed", [True, False])
+def test_one_of_the_stores_at_a_time_fails(at_a_time: Service, all_must_succeed: bool) -> None:
+    image_id = stage(at_a_time)
+    taken = at_a_time.datadir.parent / "left" / image_id
+    taken.write_bytes(b"somebody's")
+    request = ImportRequest("glance-direct", all_stores=True, all_must_succeed=all_must_succeed)
+    image = imported(at_a_time, image_id, request)
+    assert taken.read_bytes() == b"somebody's"
+    there = {each.metadata["store"] for each in image.locations}
+    if all_must_succeed:
+        assert (image.status, there, at_a_time.files()) == (Status.QUEUED, set(), [])
+        assert os.listdir(at_a_time.datadir.parent / "right") == []
+    else:
+        assert (image.status, there) == (Status.ACTIVE, {"fast", "right"})
+        assert image.properties["os_glance_failed_import"] == "left"
+
+
+# --- a service that stops
+
+
+def test_a_stop_undoes_what_goes_on_and_what_waits(service: Service) -> None:
+    """Also what is fetched without a length, which must not seem to be at its end."""
+    going, go = threading.Event(), threading.Event()
+
+    def waits(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(DATA)
+        handler.wfile.flush()
+        going.set()
+        go.wait(GUARD)
+
+    fetched = service.record()
+    with origin(waits) as uri:
+        service.imports.begin(ADMIN, fetched, ImportRequest("web-download", uri))
+        assert going.wait(GUARD)
+        service.jobs.stop()
+        late = stage(service)
+        service.imports.begin(ADMIN, late, DIRECT)
+        for image_id in (fetched, late):
+            assert settled(service, image_id).status is Status.QUEUED
+            assert task(service, image_id).message == errors.ServiceStops.text
+        assert nothing_left(service)
+        go.set()
+
+
+# --- tasks
+
+
+def test_tasks_are_kept_for_their_time(tmp_path: Path) -> None:
+    """Those that went well and those that failed; then the housekeeping forgets them."""
+    registry = Registry([FilesystemStore("file", tmp_path / "images")], "file")
+    rules = JobRules(2, task_life=timedelta(hours=3))
+    for service in serving(tmp_path, registry, job_rules=rules):
+        good = imported(service, stage(service)).id
+        bad = imported(service, stage(service, qcow2(backing_offset=512), disk_format="qcow2")).id
+        for image_id in (good, bad):
+            kept = task(service, image_id)
+            assert kept.expires_at is not None
+            assert round((kept.expires_at - kept.updated_at) / timedelta(hours=1), 2) == 3
+        service.clock.ahead = timedelta(hours=2, minutes=59)
+        service.housekeeping.sweep()
+        assert service.tasks.of_image(ADMIN, good) != []
+        service.clock.ahead = timedelta(hours=3, minutes=1)
+        service.housekeeping.sweep()
+        assert service.tasks.of_image(ADMIN, good) == service.tasks.of_image(ADMIN, bad) == []
 
 
 # --- fetching

@@ -58,6 +58,33 @@ def test_imports_that_cannot_be_are_refused_at_the_start(tmp_path: Path, text: s
         load(tmp_path, f"[DEFAULT]\n{text}\n")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[image_import_opts]\nimage_import_plugins = [no_op, image_compression]",
+        "[image_import_opts]\nmax_parallel_stores = 0",
+        "[image_conversion]\noutput_format = vdi",
+        "[inject_metadata_properties]\ninject = no pair",
+        "[task]\ntask_time_to_live = -1",
+        "[headrace]\nexpansion_ratio = 0",
+    ],
+)
+def test_plugins_that_cannot_be_are_refused_at_the_start(tmp_path: Path, text: str) -> None:
+    with pytest.raises(errors.ConfigurationError):
+        load(tmp_path, f"{text}\n")
+
+
+def test_plugins_are_read_as_a_glance_has_them(tmp_path: Path) -> None:
+    conf = load(
+        tmp_path,
+        "[image_import_opts]\nimage_import_plugins = ['image_decompression', no_op]\n"
+        "[inject_metadata_properties]\ninject = a:b,c:d\nignore_user_roles = admin,service\n",
+    )
+    assert conf.image_import_opts.image_import_plugins == ["image_decompression", "no_op"]
+    assert conf.inject_metadata_properties.inject == {"a": "b", "c": "d"}
+    assert conf.inject_metadata_properties.ignore_user_roles == ["admin", "service"]
+
+
 def test_no_import_method_at_all(tmp_path: Path) -> None:
     assert load(tmp_path, "[DEFAULT]\nenabled_import_methods = []\n").enabled_import_methods == []
 

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -29,14 +29,17 @@ from headrace.db import engine as db
 from headrace.db import migrate
 from headrace.metrics import Metrics
 from headrace.service.content import Content
+from headrace.service.conversion import Conversion
+from headrace.service.decompression import Decompression
 from headrace.service.housekeeping import Housekeeping
 from headrace.service.images import Images, Limits
 from headrace.service.imports import Imports
-from headrace.service.jobs import Jobs
+from headrace.service.jobs import JobRules, Jobs
 from headrace.service.landing import Landing, UploadRules
 from headrace.service.locations import LocationRules, Locations
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
+from headrace.service.plugins import Injection, Plugin, no_op
 from headrace.service.regions import Regions
 from headrace.service.staging import Staging
 from headrace.service.stores import Stores
@@ -67,6 +70,7 @@ class Application:
         self,
         app: falcon.App[falcon.Request, falcon.Response],
         database: db.Database,
+        jobs: Jobs,
         housekeeping: Callable[[], Housekeeping],
         monitoring: Monitoring,
         known_versions: frozenset[str],
@@ -76,6 +80,7 @@ class Application:
         self._monitoring = monitoring
         self.metrics = monitoring.metrics
         self._database = database
+        self._jobs = jobs
         self._new_housekeeping = housekeeping
         self._housekeeping: Housekeeping | None = None
         self._started_in = 0
@@ -114,6 +119,14 @@ class Application:
                 self._housekeeping.start()
                 self._monitoring.start()
                 self._started_in = os.getpid()
+
+    def jobs(self) -> int:
+        """How much goes on, or waits, behind answers in this process."""
+        return len(self._jobs.active())
+
+    def stop_jobs(self) -> None:
+        """Give that up; it is undone soon."""
+        self._jobs.stop()
 
     def close(self) -> None:
         """Stop the housekeeping and give up the database's connections."""
@@ -215,8 +228,11 @@ def build(conf: cfg.ConfigOpts) -> Application:
         conf.image_property_quota,
         conf.headrace.stall_timeout,
     )
-    jobs = Jobs(
-        database, stores, staging, landing, origins, regions, _now, conf.wsgi.task_pool_threads
+    rules = _job_rules(conf)
+    observe = monitoring.traffic.job
+    jobs = Jobs(database, stores, staging, landing, origins, regions, _now, rules, observe)
+    monitoring.metrics.watch(
+        "headrace_imports_waiting", "Imports that have not begun.", jobs.waiting
     )
     methods = conf.enabled_import_methods
     location_rules = LocationRules(
@@ -279,10 +295,11 @@ def build(conf: cfg.ConfigOpts) -> Application:
             lease,
             _now,
             scrub_time=scrub_time,
+            task_life=rules.task_life,
         )
 
     known_versions = versions.segments(several=bool(config.backends(conf)))
-    return Application(app, database, housekeeping, monitoring, known_versions)
+    return Application(app, database, jobs, housekeeping, monitoring, known_versions)
 
 
 def _now() -> datetime:
@@ -410,6 +427,37 @@ def _upload_rules(conf: cfg.ConfigOpts) -> UploadRules:
         require_format_match=conf.image_format.require_image_format_match,
         vmdk_allowed_types=tuple(conf.image_format.vmdk_allowed_types),
         gpt_safety_nonfatal=tuple(conf.image_format.gpt_safety_checks_nonfatal),
+    )
+
+
+def _job_rules(conf: cfg.ConfigOpts) -> JobRules:
+    """How imports are done; raises ConfigurationError when a plugin cannot do its work."""
+    cap, ratio = conf.image_size_cap, conf.headrace.expansion_ratio
+    makers: dict[str, Callable[[], Plugin]] = {
+        "no_op": lambda: no_op,
+        "inject_image_metadata": lambda: Injection(
+            # In Glance's guide both stand in quotes.
+            {
+                name.strip("'\""): value.strip("'\"")
+                for name, value in conf.inject_metadata_properties.inject.items()
+            },
+            conf.inject_metadata_properties.ignore_user_roles,
+        ),
+        "image_decompression": lambda: Decompression(cap, ratio),
+        "image_conversion": lambda: Conversion(
+            conf.image_conversion.output_format,
+            cap,
+            ratio,
+            tuple(conf.image_format.vmdk_allowed_types),
+            tuple(conf.image_format.gpt_safety_checks_nonfatal),
+        ),
+    }
+    options = conf.image_import_opts
+    return JobRules(
+        conf.wsgi.task_pool_threads,
+        options.max_parallel_stores,
+        tuple(makers[name]() for name in options.image_import_plugins),
+        timedelta(hours=conf.task.task_time_to_live),
     )
 
 

@@ -18,15 +18,15 @@ from headrace.metrics import Metrics
 from headrace.model import Image
 from headrace.stores.base import Data
 
-DOWN, UP = "download", "upload"
+DOWN, UP, IMPORT = "download", "upload", "import"
 
 
 class Flight(msgspec.Struct, frozen=True):
     """A transfer under way, as it was when it was asked for: sizes in bytes, time in seconds.
 
     ``size`` is None of an upload that does not say it.  ``moved`` is what was handed to the kernel
-    of a download, and is in the store of an upload.  ``process`` and ``number`` tell it from others
-    of the service.
+    of a download, and is in the store of an upload.  The ``way`` of an import is its method, and it
+    has no ``client``.  ``process`` and ``number`` tell it from others of the service.
     """
 
     process: int
@@ -44,8 +44,8 @@ class Flight(msgspec.Struct, frozen=True):
 class Transfer:
     """A transfer under way; of a download, the extent knows how far it is.
 
-    ``landed`` is how many bytes of an upload are there: an attribute to be set, since that is done
-    for every MiB.
+    ``landed`` is how many bytes of an upload or import are there: an attribute to be set, since
+    that is done for every MiB.
     """
 
     __slots__ = (
@@ -62,12 +62,13 @@ class Transfer:
         size: int | None = None,
         extent: Data | None = None,
         way: str = "copy",
+        direction: str = DOWN,
     ) -> None:
         self.number = number
         self.image = image
         self.name = name
         self.client = client
-        self.direction = UP if extent is None else DOWN
+        self.direction = direction
         self.started = time.monotonic()
         self.counted = 0
         self._extent = extent
@@ -86,6 +87,10 @@ class Transfer:
     @property
     def way(self) -> str:
         return self._way if self._extent is None else self._extent.way
+
+    def expect(self, size: int | None) -> None:
+        """Take note of how long an import is."""
+        self._size = size
 
     def went(self, way: str) -> None:
         """Take note of how an upload was moved indeed."""
@@ -118,12 +123,26 @@ class Traffic:
     @contextlib.contextmanager
     def upload(self, image: str, client: str, size: int | None, way: str) -> Iterator[Transfer]:
         """An upload, while the context lasts; ``way`` is how it is to be moved."""
-        transfer = Transfer(next(self._numbers), image, None, client, size=size, way=way)
+        number = next(self._numbers)
+        transfer = Transfer(number, image, None, client, size=size, way=way, direction=UP)
+        with self._during(transfer):
+            yield transfer
+
+    @contextlib.contextmanager
+    def job(self, image: Image, method: str) -> Iterator[Transfer]:
+        """An import, while the context lasts."""
+        number = next(self._numbers)
+        transfer = Transfer(number, image.id, image.name, "", way=method, direction=IMPORT)
+        with self._during(transfer):
+            yield transfer
+
+    @contextlib.contextmanager
+    def _during(self, transfer: Transfer) -> Iterator[None]:
         with self._lock:
             self._under_way[transfer.number] = transfer
         result = "failed"
         try:
-            yield transfer
+            yield
             result = "done"
         finally:
             self._end(transfer, result)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PATH = "/metrics/transfers"
 _KEY = "process", "number"  # what tells a transfer from all others
+_SIGNS = {"download": "↓", "upload": "↑", "import": "⇣"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def top(session: Session, *, interval: float, once: bool) -> None:
     """Watch the transfers under way.
 
     Image, client, way, rate and time left of each, the fastest first.  Ways are sendfile, splice
-    and copy; of a transfer in the hands of another server, host or offloaded.  q or Ctrl-C ends it.
+    and copy; of a transfer in the hands of another server, host or offloaded; of an import, its
+    method.  q or Ctrl-C ends it.
     Without a terminal, and with --json, it looks once.
 
     The service shows them to programs of its own machine; its setting 'metrics' is who else may
@@ -196,7 +198,7 @@ def _row(each: Going) -> tuple[str, ...]:
         each.image,
         printable(each.name or ""),
         printable(each.client),
-        "↓" if each.direction == "download" else "↑",
+        _SIGNS.get(each.direction, ""),
         printable(each.way),
         "" if each.size is None else decimal(each.size),
         done,
@@ -212,6 +214,8 @@ def _totals(going: list[Going]) -> str:
     for direction, word in (("download", "down"), ("upload", "up")):
         rates = [each.rate for each in going if each.direction == direction]
         parts.append(f"{len(rates)} {word} {decimal(int(sum(rates)))}/s")
+    if imports := sum(each.direction == "import" for each in going):
+        parts.append(f"{imports} importing")
     ways = Counter(each.way for each in going)
     parts += [f"{number} by {printable(way)}" for way, number in sorted(ways.items())]
     return ", ".join(parts)

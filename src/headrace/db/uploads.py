@@ -11,7 +11,7 @@ that of its task.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -155,18 +155,19 @@ def release(
     discard: Callable[[], None] | None = None,
     message: str = "it failed",
     properties: Mapping[str, str] | None = None,
+    task_life: timedelta = TASK_LIFE,
 ) -> None:
     """End an upload that failed: the image is queued again and the lease is gone.
 
-    An active image stays so.  The task of an import fails with ``message``, and the image gets
-    ``properties``.  Harmless when the lease was lost.  ``discard`` removes what the upload has
-    published; it is called, perhaps more than once, only when no other upload can have published
-    it, and before another one can begin.
+    An active image stays so.  The task of an import fails with ``message`` and is kept for
+    ``task_life``; the image gets ``properties``.  Harmless when the lease was lost.  ``discard``
+    removes what the upload has published; it is called, perhaps more than once, only when no other
+    upload can have published it, and before another one can begin.
     """
     if end(connection, image_id, upload_id):
         _give_back(connection, image_id, upload_id, now)
         unlock(connection, image_id, upload_id)
-        fail_task(connection, upload_id, message, now)
+        fail_task(connection, upload_id, message, now, task_life)
         set_properties(connection, image_id, properties or {}, now)
     if discard is not None and _is_nobodys(connection, image_id):
         discard()
@@ -179,16 +180,17 @@ def expire(
     now: datetime,
     *,
     discard: Callable[[], None] | None = None,
+    task_life: timedelta = TASK_LIFE,
 ) -> bool:
     """Release somebody else's upload, unless it has ended or beaten since ``lease`` was read.
 
-    ``discard`` as for ``release``.  Returns whether the upload was taken back.
+    ``discard`` and ``task_life`` as for ``release``.  Returns whether the upload was taken back.
     """
     if not end(connection, lease.image_id, lease.upload_id, lease.heartbeat):
         return False
     _give_back(connection, lease.image_id, lease.upload_id, now)
     unlock(connection, lease.image_id, lease.upload_id)
-    fail_task(connection, lease.upload_id, "the process that did it is gone", now)
+    fail_task(connection, lease.upload_id, "the process that did it is gone", now, task_life)
     if discard is not None and _is_nobodys(connection, lease.image_id):
         discard()
     return True
@@ -297,12 +299,17 @@ def unlock(connection: Connection, image_id: str, task_id: str) -> bool:
     return bool(done.rowcount)
 
 
-def fail_task(connection: Connection, task_id: str, message: str, now: datetime) -> None:
-    """Note that a task failed, unless it has ended; harmless for an upload that is no task."""
+def fail_task(
+    connection: Connection, task_id: str, message: str, now: datetime, life: timedelta = TASK_LIFE
+) -> None:
+    """Note that a task failed, unless it has ended; it is kept for ``life``.
+
+    Harmless for an upload that is no task.
+    """
     done = connection.execute(
         sa.update(tasks)
         .where(tasks.c.id == task_id, unfinished())
-        .values(status=TaskStatus.FAILURE.value, updated_at=now, expires_at=now + TASK_LIFE)
+        .values(status=TaskStatus.FAILURE.value, updated_at=now, expires_at=now + life)
     )
     if done.rowcount:
         connection.execute(

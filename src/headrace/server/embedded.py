@@ -55,6 +55,13 @@ class Application(Protocol):
     def start(self) -> None:
         """Begin to serve in this process; called after the fork, before the first request."""
 
+    def jobs(self) -> int:
+        """How much goes on in this process behind answers that were given."""
+        ...
+
+    def stop_jobs(self) -> None:
+        """Give that up, so that there is soon nothing of it; called when the service stops."""
+
     def close(self) -> None:
         """End in this process; called after the last request."""
 

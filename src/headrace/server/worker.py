@@ -7,8 +7,8 @@ What differs from gunicorn's own:
 - ``Expect: 100-continue`` is answered by the first read of the body;
 - an answer is not lost behind a body that was refused: the connection lingers, in its own thread;
 - a connection gets a thread when it has said what it wants (a whole head), not before;
-- on SIGTERM it first stops listening, then lets transfers finish: for the drain time-out when the
-  service stops, without a limit when this worker alone is replaced.
+- on SIGTERM it first stops listening, then lets transfers and imports finish: for the drain
+  time-out when the service stops, without a limit when this worker alone is replaced.
 
 HTTP/1 without TLS only.  ``PRIVATE`` lists every name of gunicorn in use that is not part of its
 documented interface; a test compares it with the gunicorn installed.
@@ -245,9 +245,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._drain()
         self.murder_keepalived(force=True)
         self.wsgi.close()
-        if left := self._in_flight():
+        if left := len(self._in_flight()) + self.wsgi.jobs():
             # The interpreter would wait for their threads for ever, or for a disk that is gone.
-            log.error("leaving %d requests that do not end", len(left))
+            log.error("leaving %d requests and imports that do not end", left)
             os._exit(0)
         self._loops.stop()
         self.tpool.shutdown(wait=False)
@@ -405,19 +405,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, now + STOPPING_LINGER)
         tell = now
-        while self.nr_conns > 0 and time.monotonic() < self._stop_by:
+        while (self.nr_conns > 0 or self.wsgi.jobs()) and time.monotonic() < self._stop_by:
             if self._stop_by == math.inf and self._service_stops():
                 self._stop_by = time.monotonic() + self.options.drain_timeout
             if time.monotonic() >= tell and self._in_flight():
                 log.info("stopping: %d requests in flight", len(self._in_flight()))
+                tell = time.monotonic() + TELL
+            elif time.monotonic() >= tell and self.wsgi.jobs():
+                log.info("stopping: %d imports go on", self.wsgi.jobs())
                 tell = time.monotonic() + TELL
             self._turn()
         if cut := self._in_flight():
             log.warning("stopping: cut %d requests short", len(cut))
             for conn in cut:
                 conn.cut()
+        if jobs := self.wsgi.jobs():
+            log.warning("stopping: gave %d imports up", jobs)
+        self.wsgi.stop_jobs()  # and what the requests yet begin
         deadline = time.monotonic() + CUT_GRACE
-        while self._in_flight() and time.monotonic() < deadline:
+        while (self._in_flight() or self.wsgi.jobs()) and time.monotonic() < deadline:
             self._turn()
 
     def _service_stops(self) -> bool:

@@ -66,6 +66,11 @@ def inspect(
     return size if disk_format == "raw" else None
 
 
+def recognise(fd: int, size: int) -> set[str]:
+    """The formats, other than raw, that the data has the signs of; raises UnsafeImage."""
+    return set(_recognise(fd, size))
+
+
 def _check_declared(detected: str, declared: str | None, require_match: bool) -> None:
     if require_match and declared != "raw" and not _fits(detected, declared):
         raise errors.FormatMismatch(detected=detected, declared=declared)

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 from headrace import errors
 from headrace.db import images as rows
-from headrace.db import imports, uploads
+from headrace.db import imports, tasks, uploads
 from headrace.db.engine import Database
-from headrace.model import Location
+from headrace.model import TASK_LIFE, Location
 from headrace.service import workers
 from headrace.service.content import Content
 from headrace.service.images import Clock, Images
@@ -28,7 +28,8 @@ class Housekeeping:
     ``lease`` is in seconds: how long after its last heartbeat an upload of a worker elsewhere
     counts as alive.  Uploads of a dead process on this machine are taken back at once.
     ``scrub_time``, also in seconds, is how long the data of deleted images is kept; None where it
-    is not: what a Glance has put off is its scrubber's then.
+    is not: what a Glance has put off is its scrubber's then.  Tasks are forgotten when their time
+    is over; those of a dead process are kept for ``task_life``.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Housekeeping:
         clock: Clock,
         *,
         scrub_time: float | None = None,
+        task_life: timedelta = TASK_LIFE,
     ) -> None:
         self._database = database
         self._stores = stores
@@ -53,6 +55,7 @@ class Housekeeping:
         self._clock = clock
         self._locations = locations
         self._scrub_time = scrub_time
+        self._task_life = task_life
         self._staging = staging
         self._jobs = jobs
         self._closed = threading.Event()
@@ -76,13 +79,14 @@ class Housekeeping:
         alive_since = now - timedelta(seconds=self._lease)
         for lease in uploads.leases(self._database):
             if lease.heartbeat < alive_since or workers.is_dead(lease.worker):
-                discard = self._discarder(lease.image_id)
-                if uploads.expire(self._database, lease, now, discard=discard):
+                discard, life = self._discarder(lease.image_id), self._task_life
+                if uploads.expire(self._database, lease, now, discard=discard, task_life=life):
                     _log.warning("upload of image %s was interrupted", lease.image_id)
                     uploads.tidy(self._database, lease.image_id, self._tidier(lease.image_id))
                     self._locations.resume(lease.image_id)
         if removed := self._staging.sweep():
             _log.info("removed %d leftovers of what was staged", removed)
+        tasks.forget(self._database, now)
         left = rows.undeleted_data(self._database, alive_since)
         if self._scrub_time is not None:
             left |= rows.delayed_data(self._database, now - timedelta(seconds=self._scrub_time))

@@ -12,15 +12,9 @@ from headrace.db.engine import Database
 from headrace.model import NEW_IMAGE_TASK, Image, Status, Task
 from headrace.service import policy, workers
 from headrace.service.context import Context
+from headrace.service.copies import Job, progress
 from headrace.service.images import Clock, afresh
-from headrace.service.jobs import (
-    COPY_IMAGE,
-    GLANCE_DIRECT,
-    WEB_DOWNLOAD,
-    Job,
-    Jobs,
-    progress,
-)
+from headrace.service.jobs import COPY_IMAGE, GLANCE_DIRECT, WEB_DOWNLOAD, Jobs
 from headrace.service.regions import Regions, RemoteImage
 from headrace.stores.origin import Origins
 from headrace.stores.registry import Registry
@@ -104,6 +98,7 @@ class Imports:
             request.all_must_succeed,
             request.uri or "",
             source,
+            context.roles,
         )
 
     def create(self, context: Context, image: Image, uri: str, told: object) -> Task:
@@ -116,7 +111,8 @@ class Imports:
         image = replace(image, status=Status.IMPORTING)
         task = replace(self._task(context, image, told), type=NEW_IMAGE_TASK)
         imports.create(self._database, image, task, workers.identity(), self._shown(stores))
-        self._jobs.add(Job(image.id, task.id, WEB_DOWNLOAD, tuple(stores), uri=uri))
+        job = Job(image.id, task.id, WEB_DOWNLOAD, tuple(stores), uri=uri, roles=context.roles)
+        self._jobs.add(job)
         return task
 
     def check_uri(self, uri: str) -> None:

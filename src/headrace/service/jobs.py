@@ -12,23 +12,29 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from headrace import errors
 from headrace.db import images as rows
-from headrace.db import imports, uploads
+from headrace.db import imports
 from headrace.db.engine import Database
-from headrace.model import MIB, TASK_LIFE, Image, Location, Viewer
+from headrace.model import TASK_LIFE, Image, Viewer
+from headrace.service import plugins
+from headrace.service.copies import Copies, Job, Observed, Watch
 from headrace.service.images import Clock
-from headrace.service.landing import Body, Landed, Landing, begin
-from headrace.service.regions import Found, Regions, RemoteSource
+from headrace.service.landing import Body, Landed, Landing, Target, begin
+from headrace.service.plugins import Plugin, Staged, Work
+from headrace.service.regions import Regions, RemoteSource
 from headrace.service.staging import Staging
 from headrace.stores.base import Store, Writer
-from headrace.stores.origin import Origins
+from headrace.stores.origin import Fetched, Origins
 from headrace.stores.registry import Registry
 from headrace.stores.remote import Remote
-from headrace.transfer.engine import Reader, Source, pump_all
+from headrace.transfer.engine import FileSink, Reader, Source, pump_all
 from headrace.transfer.extent import Extent
 
 _log = logging.getLogger(__name__)
@@ -36,25 +42,23 @@ _log = logging.getLogger(__name__)
 GLANCE_DIRECT, WEB_DOWNLOAD, COPY_IMAGE = "glance-direct", "web-download", "copy-image"
 GLANCE_DOWNLOAD = "glance-download"
 
-IMPORTING_TO, FAILED_IMPORT = "os_glance_importing_to_stores", "os_glance_failed_import"
-
-_LOOK_AGAIN = 5.0  # seconds between two looks at whether the work is still wanted
-_TELL_AGAIN = 60.0
-_LONGEST_MESSAGE = 1000  # characters
 _EVERYBODY = Viewer(is_admin=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One import: ``stores`` in their order; with ``all_must_succeed`` to all of them or none."""
+class JobRules:
+    """How jobs are done: ``most`` at a time, the others waiting, each of which writes to ``stores``
+    stores at a time; ``plugins`` in their order; tasks are kept for ``task_life`` after their end.
+    """
 
-    image_id: str
-    task_id: str
-    method: str
-    stores: tuple[str, ...]
-    all_must_succeed: bool = True
-    uri: str = ""
-    source: RemoteSource | None = None
+    most: int
+    stores: int = 1
+    plugins: tuple[Plugin, ...] = ()
+    task_life: timedelta = TASK_LIFE
+
+
+Observe = Callable[[Image, str], AbstractContextManager[Observed]]
+"""image, method: told of a job while it goes on."""
 
 
 class _Body:
@@ -70,7 +74,7 @@ class _Body:
 
 
 class Jobs:
-    """The imports of one process, ``most`` at a time; the others wait."""
+    """The imports of one process."""
 
     def __init__(
         self,
@@ -81,7 +85,8 @@ class Jobs:
         origins: Origins,
         regions: Regions,
         clock: Clock,
-        most: int,
+        rules: JobRules,
+        observe: Observe,
     ) -> None:
         self._database = database
         self._registry = registry
@@ -90,9 +95,12 @@ class Jobs:
         self._origins = origins
         self._regions = regions
         self._clock = clock
-        self._most = most
+        self._rules = rules
+        self._observe = observe
         self._waiting: deque[Job] = deque()
         self._active: set[str] = set()
+        self._fetching: set[Fetched] = set()
+        self._stopping = False
         self._threads = 0
         self._lock = threading.Lock()
 
@@ -101,9 +109,23 @@ class Jobs:
         with self._lock:
             self._active.add(job.task_id)
             self._waiting.append(job)
-            if self._threads < self._most:
+            if self._threads < self._rules.most:
                 self._threads += 1
                 threading.Thread(target=self._work, name="import", daemon=True).start()
+
+    def stop(self) -> None:
+        """Give up what goes on and what waits, and whatever is added yet.
+
+        It is undone by the threads that have it, soon; ``active`` tells when.
+        """
+        with self._lock:  # so that none of them is closed yet
+            self._stopping = True
+            for fetched in self._fetching:
+                fetched.cut()
+
+    def waiting(self) -> int:
+        """How many jobs have not begun."""
+        return len(self._waiting)
 
     def active(self) -> list[str]:
         """The leases of the jobs of this process."""
@@ -120,7 +142,7 @@ class Jobs:
         while (job := self._next()) is not None:
             try:
                 if imports.take(self._database, job.task_id, self._clock()):
-                    self._do(job)
+                    self._begin(job)
             except errors.Error as error:
                 _log.warning("import of image %s failed: %s", job.image_id, error)
             except Exception:
@@ -128,15 +150,16 @@ class Jobs:
             finally:
                 self._active.discard(job.task_id)
 
-    def _do(self, job: Job) -> None:
-        copies = _Copies(self._database, self._registry, job, self._clock)
+    def _begin(self, job: Job) -> None:
+        watch = Watch(self._database, job, self._clock, lambda: self._stopping)
+        copies = Copies(
+            self._database, self._registry, job, self._clock, watch, self._rules.task_life
+        )
         try:
+            watch.check()
             image = rows.show(self._database, job.image_id, _EVERYBODY)
-            bring = self._copy if job.method == COPY_IMAGE else self._import
-            for store_id in job.stores:
-                with copies.of(store_id):
-                    bring(job, image, self._registry.chosen(store_id), copies)
-            copies.finish()
+            with self._observe(image, job.method) as watch.observed:
+                self._do(job, image, copies)
             self._unstage(job)
         except BaseException as failure:
             self._unstage(job)  # before the image is queued, and other data may be staged
@@ -145,61 +168,144 @@ class Jobs:
         finally:
             copies.close()
 
+    def _do(self, job: Job, image: Image, copies: Copies) -> None:
+        began = time.monotonic()
+        with ExitStack() as files:
+            if self._rules.plugins and job.method != COPY_IMAGE:
+                copies.ready = self._prepare(job, image, copies, files)
+
+            def attempt(store_id: str) -> None:
+                store = self._registry.chosen(store_id)
+                with copies.of(store_id):
+                    if job.method == COPY_IMAGE:
+                        self._copy(image, store, copies)
+                    else:
+                        self._import(job, image, store, copies)
+
+            self._spread(attempt, job, copies)
+        there = copies.finish()
+        seconds = time.monotonic() - began
+        _log.info("image %s by %s to %s in %.1f s", image.id, job.method, there, seconds)
+
+    def _spread(self, attempt: Callable[[str], None], job: Job, copies: Copies) -> None:
+        """Attempt all stores: one by one until the data is there, then several at a time."""
+        left = deque(job.stores)
+        while left and job.method != COPY_IMAGE and copies.first is None:
+            attempt(left.popleft())
+        with ThreadPoolExecutor(self._rules.stores, "import") as pool:
+            going = [pool.submit(attempt, store_id) for store_id in left]
+            try:
+                for each in as_completed(going):
+                    each.result()
+            except BaseException:
+                copies.watch.stop()  # what the others do is for nothing
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _prepare(self, job: Job, image: Image, copies: Copies, files: ExitStack) -> Staged:
+        """The data and the image as the plugins have made them."""
+        watch = copies.watch
+
+        def new_file() -> int:
+            return files.enter_context(self._staging.new_file())
+
+        if job.method == GLANCE_DIRECT:
+            extent = files.enter_context(contextlib.closing(self._staging.open(job.image_id)))
+            staged = Staged(extent.fd, extent.length, image)
+        elif job.source is not None:
+            fd = new_file()
+            landed = self._take_over(job.source, image, _File(fd), copies)
+            taken = copies.taken.formats if copies.taken else {}
+            staged = Staged(fd, landed.size, replace(image, **taken))  # type: ignore[arg-type]
+        else:
+            fd = new_file()
+            with self._fetch(job) as body:
+                self._landing.check_length(body.length, None)
+                watch.expect(body.length)
+                cap = self._landing.rules.size_cap
+                moved = pump_all(body.pieces(), FileSink(fd), limit=cap, progress=watch)
+            watch.check()
+            watch.expect(None)  # what the plugins make of it
+            staged = Staged(fd, moved.bytes, image)
+        return plugins.run(self._rules.plugins, staged, Work(job.roles, new_file, watch))
+
     def _unstage(self, job: Job) -> None:
         if job.method == GLANCE_DIRECT:
             self._staging.discard(job.image_id)
 
-    def _import(self, job: Job, image: Image, store: Store, copies: "_Copies") -> None:
+    def _import(self, job: Job, image: Image, store: Store, copies: Copies) -> None:
         """The data into one store: the first time from where it comes, then from there."""
         if copies.first is not None and copies.landed is not None:
             size = copies.landed.size
             with contextlib.closing(Extent(os.dup(copies.first.sink.fd), 0, size)) as extent:
                 copies.add(store, _copied(store, image.id, extent, size, copies.watch))
             return
-        if job.source is not None:
-            self._take_over(job.source, image, store, copies)
+        if copies.ready is not None:
+            image = copies.ready.image
+        elif job.source is not None:
+            writer = store.create(image.id, None)
+            try:
+                copies.landed = self._take_over(job.source, image, writer, copies)
+            except BaseException:
+                writer.abort()
+                raise
+            copies.add(store, writer)
             return
-        with self._body(job) as body:
+        with self._body(job, copies.ready) as body:
             self._landing.check_length(body.length, None)
+            copies.watch.expect(body.length)
             writer = begin(store, image.id, body, None)
             try:
                 copies.landed = self._landing.land(image, writer, body, None, copies.watch)
+                copies.watch.check()  # data without a length that was cut seems to be at its end
             except BaseException:
                 writer.abort()
                 raise
             copies.add(store, writer)
 
     def _take_over(
-        self, source: RemoteSource, image: Image, store: Store, copies: "_Copies"
-    ) -> None:
-        """The data of another region's image into a store, and what else is taken of it."""
+        self, source: RemoteSource, image: Image, target: Target, copies: Copies
+    ) -> Landed:
+        """The data of another region's image into ``target``, and what else is taken of it."""
         found = self._regions.look(source, image)
         self._landing.check_length(found.size, None)
-        writer = store.create(image.id, found.size)
-        try:
-            copies.landed = self._landing.bring(
-                replace(image, **found.formats),  # type: ignore[arg-type]
-                writer,
-                lambda landed: self._regions.fetch(source, found, writer.sink.fd, landed),
-                copies.watch,
-                found.expected,
-            )
-        except BaseException:
-            writer.abort()
-            raise
+        copies.watch.expect(found.size)
+        landed = self._landing.bring(
+            replace(image, **found.formats),  # type: ignore[arg-type]
+            target,
+            lambda progress: self._regions.fetch(source, found, target.sink.fd, progress),
+            copies.watch,
+            found.expected,
+        )
         copies.taken = found
-        copies.add(store, writer)
+        return landed
 
     @contextlib.contextmanager
-    def _body(self, job: Job) -> Iterator[Body]:
-        if job.method == GLANCE_DIRECT:
+    def _body(self, job: Job, ready: Staged | None) -> Iterator[Body]:
+        if ready is not None:
+            with contextlib.closing(Extent(os.dup(ready.fd), 0, ready.size)) as extent:
+                yield _Body(extent, extent.length, extent.fd)
+        elif job.method == GLANCE_DIRECT:
             with contextlib.closing(self._staging.open(job.image_id)) as extent:
                 yield _Body(extent, extent.length, extent.fd)
         else:
-            with contextlib.closing(self._origins.download(job.uri)) as fetched:
-                yield _Body(Reader(fetched, fetched.length), fetched.length)
+            with self._fetch(job) as body:
+                yield body
 
-    def _copy(self, job: Job, image: Image, store: Store, copies: "_Copies") -> None:
+    @contextlib.contextmanager
+    def _fetch(self, job: Job) -> Iterator[Body]:
+        with contextlib.closing(self._origins.download(job.uri)) as fetched:
+            with self._lock:
+                if self._stopping:
+                    raise errors.ServiceStops()
+                self._fetching.add(fetched)
+            try:
+                yield _Body(Reader(fetched, fetched.length), fetched.length)
+            finally:
+                with self._lock:
+                    self._fetching.discard(fetched)
+
+    def _copy(self, image: Image, store: Store, copies: Copies) -> None:
         """The data of an active image into one more store."""
         size = image.size or 0
         failure: errors.Error = errors.NotFound(f"the data of image {image.id} is nowhere")
@@ -221,6 +327,20 @@ class Jobs:
         raise failure
 
 
+class _File:
+    """A file that data lands in before it is for a store."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def sink(self) -> FileSink:
+        return FileSink(self._fd)
+
+    def advance(self, total: int) -> None:
+        """It need not be durable."""
+
+
 class _Remote:
     """A Remote as a Readable."""
 
@@ -233,7 +353,7 @@ class _Remote:
         return len(data)
 
 
-def _copied(store: Store, image_id: str, source: Source, size: int, watch: "_Watch") -> Writer:
+def _copied(store: Store, image_id: str, source: Source, size: int, watch: Watch) -> Writer:
     """A writer with all of ``source``; by copy_file_range or reflink where that can be."""
     writer = store.create(image_id, size)
     try:
@@ -247,184 +367,3 @@ def _copied(store: Store, image_id: str, source: Source, size: int, watch: "_Wat
     except BaseException:
         writer.abort()
         raise
-
-
-class _Watch:
-    """Told how many bytes of a job are there: tells its task, and whether to go on."""
-
-    def __init__(self, database: Database, job: Job, clock: Clock) -> None:
-        self._database = database
-        self._job = job
-        self._clock = clock
-        self._look = time.monotonic() + _LOOK_AGAIN
-        self._tell = time.monotonic() + _TELL_AGAIN
-
-    def __call__(self, total: int) -> None:
-        """Raises ImageGone when nobody wants the bytes any more."""
-        now = time.monotonic()
-        if now < self._look:
-            return
-        self._look = now + _LOOK_AGAIN
-        message = None
-        if now >= self._tell:
-            self._tell = now + _TELL_AGAIN
-            message = f"Copied {total // MIB} MiB"
-        job, clock = self._job, self._clock
-        if not imports.report(self._database, job.image_id, job.task_id, message, clock()):
-            raise errors.ImageGone(image_id=job.image_id)
-
-
-class _Copies:
-    """What a job has written so far: which stores have it, what of that is on record."""
-
-    def __init__(self, database: Database, registry: Registry, job: Job, clock: Clock) -> None:
-        self._database = database
-        self._registry = registry
-        self._job = job
-        self._clock = clock
-        self._writers: list[tuple[Store, Writer]] = []
-        self._unrecorded: list[Location] = []
-        self._importing = list(job.stores)
-        self._failed: list[str] = []
-        self._failure: errors.Error | None = None
-        self._recorded = False
-        self.landed: Landed | None = None
-        self.taken: Found | None = None
-        self.watch = _Watch(database, job, clock)
-
-    @property
-    def first(self) -> Writer | None:
-        """The writer that has the data since it came in."""
-        return self._writers[0][1] if self._writers else None
-
-    @contextlib.contextmanager
-    def of(self, store_id: str) -> Iterator[None]:
-        """The attempt at one store, whose failure may be borne."""
-        try:
-            yield
-        except (
-            errors.StoreFull,
-            errors.ServiceUnavailable,
-            errors.DataExists,
-            errors.TransferError,
-        ) as error:
-            self._importing.remove(store_id)
-            self._failed.append(store_id)
-            if self._job.all_must_succeed or self._is_source(error):
-                raise
-            _log.warning("image %s, store %s: %s", self._job.image_id, store_id, error)
-            self._failure = error
-            return
-        self._importing.remove(store_id)
-        if not self._job.all_must_succeed and self._importing:
-            self._record(None)
-
-    def _is_source(self, error: errors.Error) -> bool:
-        """Whether it is no store that failed: the data would not come for the next one either."""
-        of_source = type(error) is errors.ServiceUnavailable or isinstance(
-            error, errors.TransferError
-        )
-        return of_source and self.landed is None
-
-    def add(self, store: Store, writer: Writer) -> None:
-        """Take note of data that is all there, and publish it."""
-        try:
-            location = self._registry.place(store, writer.commit())
-        except BaseException:
-            writer.abort()
-            raise
-        self._writers.append((store, writer))
-        self._unrecorded.append(location)
-
-    def finish(self) -> None:
-        """Record what there is, and the import's end; raises why there is nothing."""
-        if not self._writers:
-            raise self._failure or errors.Error()
-        now = self._clock()
-        there = ", ".join(store.id for store, _ in self._writers)
-        missing = f", not to {', '.join(self._failed)}" if self._failed else ""
-        ending = imports.Ending(f"Copied to {there}{missing}", now + TASK_LIFE)
-        self._record(ending)
-
-    def _record(self, ending: imports.Ending | None) -> None:
-        if ending is None and not self._unrecorded:
-            return
-        found: dict[str, object] | None = None
-        properties = self._properties()
-        if self.landed is not None and not self._recorded:
-            found = _columns(self.landed)
-            if self.taken is not None:
-                found |= self.taken.formats
-                properties |= self.taken.properties
-        imports.record(
-            self._database,
-            self._job.image_id,
-            self._job.task_id,
-            locations=self._unrecorded,
-            found=found,
-            properties=properties,
-            ending=ending,
-            now=self._clock(),
-        )
-        self._recorded = True
-        self._unrecorded = []
-
-    def _properties(self) -> dict[str, str]:
-        if not self._registry.several:
-            return {}
-        return progress(self._importing, self._failed)
-
-    def give_up(self, failure: BaseException) -> None:
-        """Withdraw what is not on record; end the job as one that failed."""
-        job, now = self._job, self._clock()
-        message = _message(failure)
-        try:
-            properties = {}
-            if self._registry.several:
-                failed = [*self._failed, *self._importing] if job.all_must_succeed else self._failed
-                properties = progress((), failed)
-            uploads.release(
-                self._database,
-                job.image_id,
-                job.task_id,
-                now,
-                discard=lambda: self._retract([]),
-                message=message,
-                properties=properties,
-            )
-            uploads.tidy(self._database, job.image_id, self._retract)
-        except errors.Error as error:
-            # Its lease is no longer renewed, so the housekeeping ends it later.
-            _log.error("image %s stays in importing for now: %s", job.image_id, error)
-
-    def _retract(self, live: Sequence[Location]) -> None:
-        for store, writer in self._writers:
-            if not any(store.holds(each.url) for each in live):
-                writer.retract()
-
-    def close(self) -> None:
-        for _, writer in self._writers:
-            writer.abort()
-
-
-def progress(importing: Sequence[str], failed: Sequence[str]) -> dict[str, str]:
-    """What an image's properties say of an import to several stores."""
-    return {IMPORTING_TO: ",".join(importing), FAILED_IMPORT: ",".join(failed)}
-
-
-def _message(failure: BaseException) -> str:
-    """What a task says of it: bounded, since it may quote another region's service, and without
-    characters that a column of MySQL's utf8 does not take.
-    """
-    text = str(failure) if isinstance(failure, errors.Error) else type(failure).__name__
-    return "".join(each if each < "\U00010000" else "?" for each in text[:_LONGEST_MESSAGE])
-
-
-def _columns(landed: Landed) -> dict[str, object]:
-    return {
-        "size": landed.size,
-        "virtual_size": landed.virtual_size,
-        "checksum": landed.checksum,
-        "os_hash_algo": landed.os_hash_algo,
-        "os_hash_value": landed.os_hash_value,
-    }

@@ -10,7 +10,7 @@ from headrace.model import Image
 from headrace.service import formats
 from headrace.stores.base import Store, Writer
 from headrace.transfer.digest import Follower
-from headrace.transfer.engine import How, Progress, Source, pump_all
+from headrace.transfer.engine import FileSink, How, Progress, Source, pump_all
 
 
 class Body(Protocol):
@@ -57,6 +57,15 @@ class Landed:
     how: How | None
 
 
+class Target(Protocol):
+    """What data lands in: a Writer, as far as that matters here."""
+
+    @property
+    def sink(self) -> FileSink: ...
+
+    def advance(self, total: int) -> None: ...
+
+
 class Landing:
     """How all data comes in that is taken for an image's: bounded, hashed and inspected."""
 
@@ -86,7 +95,7 @@ class Landing:
     def bring(
         self,
         image: Image,
-        writer: Writer,
+        writer: Target,
         fetch: Callable[[Progress], tuple[int, How | None]],
         progress: Progress,
         expected: Expected | None = None,

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import uuid
+from contextlib import AbstractContextManager
 
 from headrace import errors
 from headrace.db import images as rows
@@ -66,6 +67,10 @@ class Staging:
             return self._area.open(self._area.url(image_id))
         except errors.NotFound:
             raise errors.NotFound(f"nothing is staged for image {image_id}") from None
+
+    def new_file(self) -> AbstractContextManager[int]:
+        """A file beside what is staged, without a name; raises StoreFull, StoreUnwritable."""
+        return self._area.scratch()
 
     def discard(self, image_id: str) -> None:
         """Remove the staged data of an image, if there is any."""

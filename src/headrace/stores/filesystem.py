@@ -212,6 +212,21 @@ class FilesystemStore:
             fd, part = self._begin()
         return FilesystemWriter(self, image_id, fd, part)
 
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[int]:
+        """An empty file of no image, to be read and written, while the context lasts.
+
+        Raises StoreFull, StoreUnwritable.
+        """
+        with _translated():
+            fd, part = self._begin()
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+            if part is not None:
+                _remove(os.path.join(self.datadir, part))
+
     def adopt(self, image_id: str, fd: int) -> AdoptedFile | None:
         self._check_vacant(image_id)
         with _translated():

@@ -9,6 +9,7 @@ from urllib.parse import urljoin
 
 from headrace import __version__, errors
 from headrace.stores.destinations import Destination, Destinations
+from headrace.transfer import engine
 
 MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -20,6 +21,7 @@ class Fetched:
 
     response: http.client.HTTPResponse
     connection: http.client.HTTPConnection
+    sock: socket.socket
 
     @property
     def length(self) -> int | None:
@@ -34,6 +36,12 @@ class Fetched:
             # The error's text may quote what the origin said.
             reason = f"its origin broke off ({type(error).__name__})"
             raise errors.TransferError(reason=reason) from None
+
+    def cut(self) -> None:
+        """End the connection under whoever reads from it in another thread, to whom that looks
+        like an end of the data if its length is not known.
+        """
+        engine.cut(engine.Stream(self.sock.fileno()))
 
     def close(self) -> None:
         self.response.close()
@@ -112,8 +120,10 @@ class Origins:
             pair = f"{destination.user}:{destination.password}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
         try:
+            connection.connect()
+            sock = connection.sock  # which the connection lets go of for the response
             connection.request("GET", destination.target, headers=headers)
-            return Fetched(connection.getresponse(), connection)
+            return Fetched(connection.getresponse(), connection, sock)
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
             # The error's text may name the host, and quote what it said.

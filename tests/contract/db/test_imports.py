@@ -92,6 +92,31 @@ def test_an_import_that_ends_well(database: Database) -> None:
     assert names == {"os_glance_x"}
 
 
+def test_an_import_that_made_other_formats(database: Database) -> None:
+    queued, made = begun(database)
+    formats = {"disk_format": "qcow2", "container_format": "bare"}
+    imports.record(
+        database, queued.id, made.id,
+        locations=[PLACE], found=FOUND | formats, properties={"origin": "import"},
+        ending=imports.Ending("done", LATER), now=LATER,
+    )  # fmt: skip
+    now = shown(database, queued.id)
+    assert (now.disk_format, now.container_format) == ("qcow2", "bare")
+    assert now.properties["origin"] == "import"
+
+
+@pytest.mark.parametrize("how", ["release", "expire"])
+def test_a_task_that_failed_is_kept_for_its_time(database: Database, how: str) -> None:
+    queued, made = begun(database)
+    life = timedelta(hours=3)
+    if how == "release":
+        uploads.release(database, queued.id, made.id, LATER, task_life=life)
+    else:
+        (lease,) = uploads.leases(database)
+        assert uploads.expire(database, lease, LATER, task_life=life)
+    assert tasks.show(database, made.id).expires_at == LATER + life
+
+
 def test_a_store_after_the_other(database: Database) -> None:
     queued, made = begun(database)
     second = Location("file:///cheap/x", {"store": "cheap"})
