@@ -48,11 +48,11 @@ def test_what_is_not_read_is_told_without_its_value(tmp_path: Path, text: str, w
 
 def test_every_file_is_looked_at(tmp_path: Path) -> None:
     first, second = tmp_path / "glance-image-import.conf", tmp_path / "glance-api.conf"
-    first.write_text("[glance_download_properties]\nextra_properties = hw_\n[empty]\n")
+    first.write_text("[key_manager]\nbackend = barbican\n[empty]\n")
     second.write_text("[taskflow_executor]\nconversion_format = raw\nmore = 1\n")
     lines = list(foreign.settings(config.load([first, second])))
     assert [line.partition("]")[0] for line in lines] == [
-        "glance-image-import.conf: [glance_download_properties",
+        "glance-image-import.conf: [key_manager",
         "glance-api.conf: [taskflow_executor",
     ]
     assert "(ignored: conversion_format, more)" in lines[1]
