@@ -53,6 +53,8 @@ IMPORT_PLUGINS = (
 STAGING = "os_glance_staging_store"
 """What is not a store, but looks like one: where data waits for its import."""
 
+AUTH_STRATEGIES = ("none", "http_basic")
+
 METRICS = ("this-machine", "everybody", "off")
 """Who may see the metrics at the service's own address."""
 
@@ -376,15 +378,22 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.StrOpt(
             "auth_strategy",
             default="none",
-            choices=["none"],
-            help="Who may do what. With 'none' everybody is an administrator, so only this "
-            "machine is served.",
+            choices=AUTH_STRATEGIES,
+            help="How callers show who they are. 'none': they do not; everybody is an "
+            "administrator, so only this machine is served. 'http_basic': by name and password, of "
+            "the users that `headrace user` knows.",
+        ),
+        cfg.StrOpt(
+            "http_basic_auth_user_file",
+            help="For http_basic: the users and the hashes of their passwords, by bcrypt, as "
+            "`htpasswd -B` writes them; what they are is said in the file with '.roles' behind its "
+            "name. Unset: 'htpasswd' in the state directory.",
         ),
         cfg.BoolOpt(
             "unauthenticated_ok",
             default=False,
-            help="Serve other machines without authentication. Anybody who reaches the port may "
-            "then read, add and delete images.",
+            help="With auth_strategy 'none': serve other machines, too. Anybody who reaches the "
+            "port may then read, add and delete images.",
         ),
         cfg.BoolOpt(
             "sendfile",
@@ -600,7 +609,17 @@ def load(
     _check_origins(conf.cors.allowed_origin or ())
     metrics_address(conf)
     staging_dir(conf)
+    _check_authentication(conf)
     return conf
+
+
+def _check_authentication(conf: cfg.ConfigOpts) -> None:
+    """Refuse what says two things: whoever reads one of them would be wrong about the other."""
+    strategy = conf.headrace.auth_strategy
+    if conf.headrace.unauthenticated_ok and strategy != "none":
+        raise errors.ConfigurationError(
+            reason=f"unauthenticated_ok goes with auth_strategy none, and it is {strategy}"
+        )
 
 
 def metrics_address(conf: cfg.ConfigOpts) -> tuple[str, int] | None:
@@ -714,6 +733,12 @@ def offload_dir(conf: cfg.ConfigOpts) -> str:
 def metrics_dir(conf: cfg.ConfigOpts) -> str:
     """Where the processes of a service on one machine keep their counters."""
     return os.path.join(state_dir(conf), "metrics")
+
+
+def user_file(conf: cfg.ConfigOpts) -> str:
+    """The file of the users who show a password, absolute."""
+    file = conf.headrace.http_basic_auth_user_file
+    return os.path.abspath(file or os.path.join(state_dir(conf), "htpasswd"))
 
 
 def unix_socket(conf: cfg.ConfigOpts) -> str:

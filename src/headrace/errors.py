@@ -32,6 +32,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── ImageNotFound            404  image.not_found
     │   ├── TagNotFound              404  image.tag_not_found
     │   ├── MemberNotFound           404  member.not_found
+    │   ├── UserNotFound             404  user.not_found
     │   ├── NamespaceNotFound        404  metadef.namespace_not_found
     │   └── DefinitionNotFound       404  metadef.definition_not_found
     ├── MethodNotAllowed             405  request.method_not_allowed
@@ -44,6 +45,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── PropertyExists           409  image.property_exists
     │   ├── PropertyMissing          409  image.property_missing
     │   ├── MemberExists             409  member.exists
+    │   ├── UserExists               409  user.exists
     │   ├── DataExists               409  store.data_exists
     │   ├── NamespaceExists          409  metadef.namespace_exists
     │   └── DefinitionExists         409  metadef.definition_exists
@@ -61,12 +63,14 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   └── NotConvertible           415  import.not_convertible
     ├── RangeNotSatisfiable          416  download.range_not_satisfiable
     ├── TooManyDownloads             429  download.too_many
+    ├── TooManyLogins                429  access.too_many_logins
     ├── HeaderTooLarge               431  request.header_too_large
     ├── NotYetSupported              501  headrace.not_yet_supported
     ├── ServiceUnavailable           503  service.unavailable
     │   ├── StoreNotFound            503  store.not_found
     │   ├── StoreUnwritable          503  store.unwritable
     │   ├── UploadsBusy              503  upload.busy
+    │   ├── LoginsBusy               503  access.logins_busy
     │   └── OriginsBusy              503  store.origins_busy
     ├── ServiceStops                 503  service.stops
     ├── StoreCorrupt                 500  store.corrupt
@@ -162,6 +166,8 @@ class UnknownStore(BadRequest):
 
 
 class Unauthenticated(Error):
+    """A field ``challenge`` says how to authenticate, as ``WWW-Authenticate`` has it."""
+
     code = "access.unauthenticated"
     status = 401
     text = "authentication required"
@@ -239,6 +245,11 @@ class MemberNotFound(NotFound):
     text = "image {image_id} is not shared with project {project}"
 
 
+class UserNotFound(NotFound):
+    code = "user.not_found"
+    text = "there is no user {name}"
+
+
 class NamespaceNotFound(NotFound):
     code = "metadef.namespace_not_found"
     text = "namespace {namespace} not found"
@@ -300,6 +311,11 @@ class PropertyMissing(Conflict):
 class MemberExists(Conflict):
     code = "member.exists"
     text = "image {image_id} is shared with project {project} already"
+
+
+class UserExists(Conflict):
+    code = "user.exists"
+    text = "there is a user {name} already"
 
 
 class DataExists(Conflict):
@@ -394,6 +410,13 @@ class TooManyDownloads(Error):
     retry_after = 5
 
 
+class TooManyLogins(Error):
+    code = "access.too_many_logins"
+    status = 429
+    text = "too many wrong passwords have come from here"
+    retry_after = 60
+
+
 class HeaderTooLarge(Error):
     code = "request.header_too_large"
     status = 431
@@ -416,6 +439,12 @@ class UploadsBusy(ServiceUnavailable):
     code = "upload.busy"
     text = "{limit} uploads are under way, as many as are taken at a time; try again"
     retry_after = 5
+
+
+class LoginsBusy(ServiceUnavailable):
+    code = "access.logins_busy"
+    text = "{limit} callers wait for their passwords to be checked, as many as may; try again"
+    retry_after = 1
 
 
 class OriginsBusy(ServiceUnavailable):

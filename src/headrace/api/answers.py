@@ -7,7 +7,7 @@ import falcon
 import msgspec
 
 from headrace.api.offload import is_question
-from headrace.errors import Error, Forbidden
+from headrace.errors import Error, Forbidden, Unauthenticated
 
 CODE_HEADER = "X-Headrace-Error"
 _NGINX_CLIENT_GONE = 499
@@ -20,6 +20,8 @@ def answer(req: falcon.Request, resp: falcon.Response, error: Error) -> None:
     reason = _reason(status)
     resp.status = f"{status} {reason}"
     resp.set_header(CODE_HEADER, error.code)
+    if status == Unauthenticated.status and "challenge" in error.fields:
+        resp.set_header("WWW-Authenticate", str(error.fields["challenge"]))
     if error.retry_after is not None:
         resp.set_header("Retry-After", str(error.retry_after))
     resp.stream = None

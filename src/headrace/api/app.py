@@ -18,6 +18,7 @@ from prometheus_client import Counter, Histogram
 from headrace import config, errors, log
 from headrace.api import auth, delivery, versions
 from headrace.api.answers import answer
+from headrace.api.basic import Basic
 from headrace.api.cors import Cors, CorsRules
 from headrace.api.monitoring import FOR_METRICS, Monitoring
 from headrace.api.offload import Offload
@@ -28,6 +29,7 @@ from headrace.api.whereabouts import Whereabouts
 from headrace.db import engine as db
 from headrace.db import migrate
 from headrace.metrics import Metrics
+from headrace.service.accounts import Accounts
 from headrace.service.content import Content
 from headrace.service.conversion import Conversion
 from headrace.service.decompression import Decompression
@@ -37,6 +39,7 @@ from headrace.service.imports import Imports
 from headrace.service.jobs import JobRules, Jobs
 from headrace.service.landing import Landing, UploadRules
 from headrace.service.locations import LocationRules, Locations
+from headrace.service.logins import Logins
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
 from headrace.service.plugins import Injection, Plugin, no_op
@@ -241,11 +244,7 @@ def build(conf: cfg.ConfigOpts) -> Application:
     locations = Locations(database, stores, images, location_rules, landing.rules, _now)
     imports = Imports(database, stores, jobs, origins, regions, methods, _now)
     cors = _cors_rules(conf)
-    authenticate = (
-        auth.everybody
-        if conf.headrace.unauthenticated_ok
-        else partial(auth.this_machine, origins=cors.named)
-    )
+    authenticate = _AUTHENTICATION[conf.headrace.auth_strategy](conf, cors.named)
 
     gate = _Gate(
         authenticate,
@@ -300,6 +299,25 @@ def build(conf: cfg.ConfigOpts) -> Application:
 
     known_versions = versions.segments(several=bool(config.backends(conf)))
     return Application(app, database, jobs, housekeeping, monitoring, known_versions)
+
+
+def _without_authentication(conf: cfg.ConfigOpts, origins: frozenset[str]) -> auth.Authenticate:
+    if conf.headrace.unauthenticated_ok:
+        return auth.everybody
+    return partial(auth.this_machine, origins=origins)
+
+
+def _by_password(conf: cfg.ConfigOpts, origins: frozenset[str]) -> auth.Authenticate:
+    accounts = Accounts(config.user_file(conf))
+    # Not all threads: the others go on with what needs no check.
+    return Basic(Logins(accounts, waiting=max(1, conf.headrace.threads // 2)), origins)
+
+
+# By auth_strategy: from the settings, and the origins whose web pages may use the service.
+_AUTHENTICATION: dict[str, Callable[[cfg.ConfigOpts, frozenset[str]], auth.Authenticate]] = {
+    "none": _without_authentication,
+    "http_basic": _by_password,
+}
 
 
 def _now() -> datetime:

@@ -1,4 +1,4 @@
-"""Who is asking: from a request's environment to a Context.
+"""Who is asking: from a request's environment to a Context, in the way of each ``auth_strategy``.
 
 Without authentication (``auth_strategy = none``) everybody is an administrator, so only this
 machine may ask: the peer and the ``Host`` must be loopback, and nothing may show that the request
@@ -18,6 +18,10 @@ from headrace.service.context import Context
 
 Environ = dict[str, Any]
 Authenticate = Callable[[Environ], Context]
+
+NOBODY = Context()
+OPEN = frozenset({"/", "/versions", "/healthcheck", "/metrics", "/metrics/transfers"})
+"""Paths whose callers need not say who they are; those of the metrics have a rule of their own."""
 
 _EVERYBODY = Context(Viewer(is_admin=True))
 _PASSED_ON = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP")

@@ -52,6 +52,7 @@ class Setup:
     listen_given: bool
     behind: str | None
     no_auth: bool
+    auth_strategy: str | None
     front_user: str | None
     certificate: str | None
     key: str | None
@@ -109,6 +110,8 @@ class Setup:
             found["HEADRACE_CONFIG"] = ":".join(files)
         if self.no_auth:
             found["OS_HEADRACE__UNAUTHENTICATED_OK"] = "true"
+        if self.auth_strategy is not None:
+            found["OS_HEADRACE__AUTH_STRATEGY"] = self.auth_strategy
         return found
 
     def serve(self, behind: str | None) -> list[str]:
@@ -122,6 +125,8 @@ class Setup:
             words += ["--host", self.listen.host, "--port", str(self.listen.port)]
         if self.no_auth:
             words.append("--unauthenticated-ok")
+        if self.auth_strategy is not None:
+            words += ["--auth", self.auth_strategy]
         for word in words:
             quoting.refuse(word, "", "a command line")
         return words
@@ -156,6 +161,7 @@ class Setup:
     type=click.Choice(list(FRONTS)),
     help="For systemd: the server in front of the service.",
 )
+@settings.auth_option
 @click.option(
     "--no-auth",
     is_flag=True,
@@ -171,6 +177,7 @@ def command(
     key: str | None,
     front_user: str | None,
     behind: str | None,
+    auth_strategy: str | None,
     no_auth: bool,
 ) -> None:
     """Write the configuration of a server to run it in or behind.
@@ -190,25 +197,48 @@ def command(
         raise UsageError(reason="--certificate and --key go together")
     if certificate is not None and server in ("systemd", "uwsgi"):
         raise UsageError(reason=f"TLS ends in front: {server} takes no --certificate")
-    conf = settings.load(state_dir, config_files)
+    overrides: dict[tuple[str, str], object] = {}
+    if auth_strategy is not None:
+        overrides["headrace", "auth_strategy"] = auth_strategy
+    if no_auth:
+        overrides["headrace", "unauthenticated_ok"] = True
+    conf = settings.load(state_dir, config_files, overrides)
     setup = Setup(
         conf, config_files, listen or DEFAULT_ADDRESS, listen is not None,
-        behind, no_auth, front_user,
+        behind, no_auth, auth_strategy, front_user,
         certificate and os.path.abspath(certificate), key and os.path.abspath(key),
     )  # fmt: skip
     click.echo(_write(server, setup), nl=False)
-    if not (no_auth or conf.headrace.unauthenticated_ok) and (
-        server in FRONTS or behind is not None or not setup.listen.is_loopback
-    ):
-        output.note(
-            "nobody is authenticated, so Headrace serves nobody who comes through a proxy or from "
-            "another machine; --no-auth serves everybody who can connect"
-        )
+    _note_access(server, setup)
     if server in ("nginx", "haproxy", "systemd") and setup.owner.pw_uid == 0:
         output.note(
             f"Headrace would run as root, whose {setup.state_dir} is or would be: make it for a "
             "user of its own, who then is in what is written"
         )
+
+
+def _note_access(server: str, setup: Setup) -> None:
+    """Say who would be served otherwise than may be expected."""
+    from headrace import config
+
+    conf = setup.conf
+    in_front = server in FRONTS or setup.behind is not None
+    if conf.headrace.auth_strategy == "none":
+        elsewhere = in_front or not setup.listen.is_loopback
+        if elsewhere and not conf.headrace.unauthenticated_ok:
+            output.note(
+                "nobody is authenticated, so Headrace serves nobody who comes through a proxy or "
+                "from another machine; --auth http_basic asks for passwords, --no-auth serves "
+                "everybody who can connect"
+            )
+    elif conf.headrace.auth_strategy == "http_basic":
+        if not os.path.exists(file := config.user_file(conf)):
+            output.note(
+                f"the service will not start without {file}: `headrace user add NAME --project "
+                "PROJECT --role ROLE` makes it"
+            )
+        if not setup.certificate and server != "systemd" and not setup.listen.is_loopback:
+            output.note("passwords would cross the network unencrypted: see --certificate, --key")
 
 
 def _write(server: str, setup: Setup) -> str:
@@ -232,10 +262,11 @@ def _common(setup: Setup, server: str) -> dict[str, str]:
     conf = setup.conf
     owner = setup.owner
     behind = server if server in FRONTS else setup.behind
+    anybody = conf.headrace.unauthenticated_ok
     notes = "#\n# Without authentication: whoever can connect is an administrator.\n"
     return {
         "serve": shlex.join(setup.serve(behind)),
-        "notes": notes if setup.no_auth or conf.headrace.unauthenticated_ok else "",
+        "notes": notes if anybody else "",
         "user": owner.pw_name,
         "group": users.group_name(owner.pw_gid),
         "state_dir": setup.state_dir,

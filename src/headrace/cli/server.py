@@ -63,6 +63,7 @@ FRONTS: dict[str, dict[tuple[str, str], object]] = {
     metavar="SECONDS",
     help="How long transfers in flight may go on after SIGTERM.",
 )
+@settings.auth_option
 @click.option(
     "--unauthenticated-ok",
     is_flag=True,
@@ -81,12 +82,14 @@ def serve(
     workers: int,
     config_files: tuple[str, ...],
     drain_timeout: float,
+    auth_strategy: str | None,
     unauthenticated_ok: bool,
     debug: bool,
 ) -> None:
     """Run the image service.
 
-    Without any settings it keeps all it has in the state directory and serves this machine only.
+    Without any settings it keeps all it has in the state directory and serves this machine only;
+    with --auth http_basic, whoever `headrace user` has added.
     SIGTERM stops it: no new connections, transfers in flight are finished.  SIGHUP has new worker
     processes read the settings again; those there were finish their transfers, however long.
 
@@ -103,7 +106,7 @@ def serve(
     # Only here: a command that talks to a service starts without the server's libraries.
     from headrace import config, foreign, log
     from headrace.api.auth import is_loopback
-    from headrace.server import embedded
+    from headrace.server import embedded, exposure
     from headrace.server.options import ServeOptions
 
     def prepared() -> tuple[ServeOptions, embedded.Load]:
@@ -111,18 +114,24 @@ def serve(
         overrides = {**FRONTS[behind]} if behind is not None else {}
         if unauthenticated_ok:
             overrides["headrace", "unauthenticated_ok"] = True
+        if auth_strategy is not None:
+            overrides["headrace", "auth_strategy"] = auth_strategy
         conf = settings.load(state_dir, config_files, overrides)
         where = unix_socket
         if behind is not None and unix_socket is None:
             where = config.unix_socket(conf)
-        if not conf.headrace.unauthenticated_ok and (where or not is_loopback(host)):
+        strategy, anybody = conf.headrace.auth_strategy, conf.headrace.unauthenticated_ok
+        local = where is None and is_loopback(host)
+        if strategy == "none" and not anybody and not local:
             whom = "nobody who comes through a proxy" if where else "no other machine"
             raise UsageError(
                 reason=f"no authentication is configured, so {whom} is served; "
-                "--unauthenticated-ok serves everybody who can connect"
+                "--auth http_basic asks for passwords, --unauthenticated-ok serves everybody who "
+                "can connect"
             )
         log.configure(debug or session.debug or conf.debug)
         log.tell(foreign.settings(conf))
+        log.tell(exposure.statements(strategy, anybody, in_clear=not (where or local)))
         options = ServeOptions(
             host=host,
             port=port,

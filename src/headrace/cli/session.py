@@ -4,7 +4,9 @@ import math
 import os
 import re
 import signal
+import sys
 from dataclasses import dataclass
+from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:9292"
 DEFAULT_PORT = 9292
 
+_LONGEST_PASSWORD = 4096  # bytes
+
 
 @dataclass
 class Session:
@@ -29,6 +33,8 @@ class Session:
     host: str | None = None
     port: int | None = None
     token: str | None = None
+    user: str | None = None
+    password_file: str | None = None
     cafile: str | None = None
     insecure: bool = False
     timeout: float = 60.0
@@ -48,7 +54,28 @@ class Session:
             if re.fullmatch(r"[\w.:%-]+", host) is None:
                 raise UsageError(reason=f"'{host}' is not the name or address of a host")
             return f"http://{f'[{host}]' if ':' in host else host}:{self.port or DEFAULT_PORT}"
-        return self.url or os.environ.get("HEADRACE_URL") or DEFAULT_URL
+        return self.url or os.environ.get("HEADRACE_URL") or _endpoint_given() or DEFAULT_URL
+
+    @cached_property
+    def login(self) -> tuple[str | None, str]:
+        """The user and the password to show; None where nobody is named but in the URL.
+
+        Who is named by --user, or else by OS_USERNAME where OS_AUTH_TYPE is http_basic, has the
+        password of --password-file, else of OS_PASSWORD, else is asked at the terminal.
+        """
+        user = self.user
+        if user is None and _by_password() and "@" not in self.endpoint():
+            user = os.environ.get("OS_USERNAME")
+        if self.password_file is not None:
+            if user is None:
+                raise UsageError(reason="--password-file goes with --user")
+            return user, _read_password(self.password_file)
+        password = os.environ.get("OS_PASSWORD")
+        if user is not None and password is None:
+            if sys.stdin is None or not sys.stdin.isatty():
+                raise UsageError(reason=f"no password for {user}: see --password-file")
+            password = str(click.prompt(f"Password of {user}", hide_input=True, err=True))
+        return user, password or ""
 
     def images(self) -> "Images":
         """The service's images, over a connection that is opened by the first request."""
@@ -73,9 +100,12 @@ class Session:
         # Only here, so that what needs no service (--help, completion) does not load HTTP.
         from headrace.client import Connection
 
+        user, password = self.login
         return Connection(
             self.endpoint(),
             token=self.token or os.environ.get("OS_TOKEN") or None,
+            user=user,
+            password=password,
             timeout=timeout,
             verify=not self.insecure,
             cafile=self.cafile,
@@ -133,6 +163,16 @@ def session_options(*, hidden: bool = False) -> list[click.Parameter]:
         (["-H", "--host"], {"metavar": "HOST"}, "The service's host, when it is not given as URL."),
         (["-p", "--port"], {"type": click.IntRange(1, 65535)}, "The service's port [9292]."),
         (["-A", "--token"], {"metavar": "TOKEN"}, "The token to show to the service [OS_TOKEN]."),
+        (
+            ["--user"],
+            {"metavar": "NAME"},
+            "The user to show [OS_USERNAME, by OS_AUTH_TYPE].",
+        ),
+        (
+            ["--password-file"],
+            {"type": click.Path(dir_okay=False), "metavar": "FILE"},
+            "A file with the user's password [OS_PASSWORD, else asked for].",
+        ),
         (["--cafile"], {"type": click.Path(exists=True)}, "Certificate authorities to trust."),
         (["-k", "--insecure"], {"is_flag": True}, "Do not verify the service's certificate."),
         (
@@ -141,7 +181,11 @@ def session_options(*, hidden: bool = False) -> list[click.Parameter]:
             "For how long the service may do nothing [60].",
         ),
         (["-v", "--verbose"], {"is_flag": True}, "Say more: time, rate, how the bytes went."),
-        (["-d", "--debug"], {"is_flag": True}, "Show requests and answers, the token masked."),
+        (
+            ["-d", "--debug"],
+            {"is_flag": True},
+            "Show requests and answers, secrets masked.",
+        ),
         (["--json", "as_json"], {"is_flag": True}, "Write JSON."),
     ]
     return [
@@ -150,6 +194,29 @@ def session_options(*, hidden: bool = False) -> list[click.Parameter]:
         )
         for names, details, text in options
     ]
+
+
+def _by_password() -> bool:
+    return os.environ.get("OS_AUTH_TYPE") == "http_basic"
+
+
+def _endpoint_given() -> str | None:
+    """Where the service is by the words of OpenStack's clients: only here is it an image service.
+
+    With tokens the endpoint is in the catalogue; OS_ENDPOINT may then be anything.
+    """
+    return os.environ.get("OS_ENDPOINT") if _by_password() else None
+
+
+def _read_password(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(_LONGEST_PASSWORD + 2)
+        return line.rstrip(b"\r\n").decode()
+    except OSError as error:
+        raise UsageError(reason=f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise UsageError(reason=f"the password in {path} is not UTF-8") from None
 
 
 def _remember(context: click.Context, option: click.Parameter, value: object) -> None:

@@ -23,6 +23,14 @@ _CONFIG_FILES = click.option(
     multiple=True,
     help="Settings, such as a glance-api.conf; repeatable, later ones win.",
 )
+auth_option = click.option(
+    "--auth",
+    "auth_strategy",
+    type=click.Choice(("none", "http_basic")),
+    help="How callers show who they are: not at all, or by the passwords of `headrace user` "
+    "[auth_strategy].",
+)
+"""``--auth``, for what runs a service."""
 
 
 def settings_options(command: _F) -> _F:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self, cast
 from urllib.parse import unquote, urlencode, urlsplit
@@ -60,7 +60,7 @@ class Endpoint:
     port: int
     prefix: str = ""
     user: str | None = None
-    password: str = ""
+    password: str = field(default="", repr=False)
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -97,7 +97,8 @@ class Connection:
     """An HTTP/1.1 connection, opened at the first request, kept alive, reopened when needed.
 
     ``endpoint`` may end in ``/v2`` and may have a path before it.  ``token`` goes out as
-    ``X-Auth-Token``; a user and password in the endpoint's URL go out as basic authentication.
+    ``X-Auth-Token``, ``user`` and ``password``, which may also stand in the endpoint's URL, as
+    basic authentication (RFC 7617): to this endpoint alone, since no redirect is followed.
     ``timeout`` is for how many seconds the service may do nothing.  Certificates are verified
     unless ``verify`` is False; ``cafile`` names the authorities to trust instead of the system's.
     ``trace`` is called with one line per request and answer, the token masked.
@@ -111,12 +112,14 @@ class Connection:
         endpoint: str,
         *,
         token: str | None = None,
+        user: str | None = None,
+        password: str = "",
         timeout: float = TIMEOUT_S,
         verify: bool = True,
         cafile: str | None = None,
         trace: Trace | None = None,
     ) -> None:
-        self.endpoint = Endpoint.parse(endpoint)
+        self.endpoint = _with_login(Endpoint.parse(endpoint), user, password)
         self.timeout = timeout
         if token and not (token.isascii() and token.isprintable()):
             raise UsageError(reason="the token holds characters that no header may hold")
@@ -309,6 +312,17 @@ class Connection:
             pair = f"{self.endpoint.user}:{self.endpoint.password}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
         return headers
+
+
+def _with_login(endpoint: Endpoint, user: str | None, password: str) -> Endpoint:
+    """The endpoint with user and password, unless it has others: one of them would be ignored."""
+    if user is not None:
+        if endpoint.user is not None:
+            raise UsageError(reason="the service's URL already says which user")
+        endpoint = replace(endpoint, user=user, password=password)
+    if endpoint.user is not None and ":" in endpoint.user:
+        raise UsageError(reason="the name of a user holds no ':'")  # RFC 7617 section 2
+    return endpoint
 
 
 def target(path: str, query: Query | None = None) -> str:

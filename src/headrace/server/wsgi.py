@@ -15,6 +15,8 @@ from typing import Any
 
 from headrace import config, errors, foreign, log
 from headrace.api import app
+from headrace.api.auth import is_loopback
+from headrace.server import exposure
 
 _log = logging.getLogger(__name__)
 _building = threading.Lock()
@@ -43,6 +45,8 @@ def _build(environ: dict[str, Any]) -> app.Application:
             conf = config.load(files)
             log.configure(conf.debug)
             log.tell(foreign.settings(conf))
+            strategy, anybody = conf.headrace.auth_strategy, conf.headrace.unauthenticated_ok
+            log.tell(exposure.statements(strategy, anybody, _is_in_clear(environ)))
             _check_host(environ)
             _built = app.build(conf)
         return _built
@@ -62,6 +66,12 @@ def _given_by_host(environ: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _is_setting(name: str) -> bool:
     return name == "HEADRACE_CONFIG" or name.startswith("OS_")
+
+
+def _is_in_clear(environ: dict[str, Any]) -> bool:
+    """Whether a request came from another machine without TLS: so far as the first one tells."""
+    peer = environ.get("REMOTE_ADDR", "")
+    return bool(peer) and not is_loopback(peer) and environ.get("wsgi.url_scheme") == "http"
 
 
 def _check_host(environ: dict[str, Any]) -> None:

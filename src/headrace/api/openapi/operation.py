@@ -19,8 +19,11 @@ DATA: Content = {"application/octet-stream": {"type": "string", "format": "binar
 # What any request may be answered: by the gate that all of them pass, or because of the database.
 ALWAYS: Refusals = (
     errors.BadRequest,
+    errors.Unauthenticated,
     errors.RemoteWithoutAuth,
+    errors.TooManyLogins,
     errors.HeaderTooLarge,
+    errors.LoginsBusy,
     errors.ServiceUnavailable,
 )
 BODY: Refusals = (
