@@ -32,7 +32,8 @@ class Place:
     """What a deployment is given: directories, the user it runs as, the Python it runs with.
 
     ``tracer`` is the path of strace if the programs are to run under it, ``change`` what is done to
-    a recipe before it is used; ``options`` are those of ``headrace config``.
+    a recipe before it is used; ``options`` are those of ``headrace config``, ``auth`` the
+    auth_strategy.
     """
 
     directory: Path
@@ -41,6 +42,7 @@ class Place:
     change: Callable[[str], str]
     options: Sequence[str]
     front_as_root: bool
+    auth: str = "none"
     user: str | None = None
     python: Path = Path(sys.executable)
     packages: Path = ROOT / "src"
@@ -89,7 +91,8 @@ class Place:
     def recipe(self, server: str, port: int) -> Path:
         """What ``headrace config`` writes for ``server``, as a file."""
         file = self.directory / f"{server}.conf"
-        words = [*self.become(), self.python, "-m", "headrace", "config", server, "--no-auth"]
+        words = [*self.become(), self.python, "-m", "headrace", "config", server]
+        words += ["--no-auth"] if self.auth == "none" else ["--auth", self.auth]
         words += [*self.settings, "--listen", f"127.0.0.1:{port}", *self.options]
         done = subprocess.run(
             list(map(str, words)),
@@ -156,7 +159,7 @@ class Host:
 
 def _embedded(place: Place, port: int) -> None:
     words = [place.python, "-m", "headrace", "serve", *place.settings, "--port", str(port)]
-    place.start("headrace", words)
+    place.start("headrace", [*words, "--auth", place.auth])
 
 
 def _gunicorn(worker: str) -> Callable[[Place, int], None]:
@@ -195,7 +198,8 @@ def _uwsgi(*options: str) -> Callable[[Place, int], None]:
 
 def _behind(front: str, place: Place) -> None:
     words = [place.python, "-m", "headrace", "serve", *place.settings, "--behind", front]
-    place.start("headrace", [*place.become(), *words, "--unauthenticated-ok"])
+    access = ["--unauthenticated-ok"] if place.auth == "none" else ["--auth", place.auth]
+    place.start("headrace", [*place.become(), *words, *access])
     deadline = time.monotonic() + GUARD
     while READY not in place.log("headrace").read_text():
         if place.processes["headrace"].poll() is not None or time.monotonic() > deadline:
@@ -289,22 +293,26 @@ def running(
     change: Callable[[str], str] = str,
     options: Sequence[str] = (),
     front_as_root: bool = False,
+    auth: str = "none",
+    prepare: Callable[[Place], None] = lambda place: None,
 ) -> Iterator[Host]:
     """Run the host; nothing of it is left afterwards.
 
     ``conf`` is the text of a configuration file of Headrace's; ``options`` are of
     ``headrace config``, and ``change`` may alter what that wrote.  ``front_as_root`` has nginx
-    started by root, as only root can have its workers be another user.
+    started by root, as only root can have its workers be another user.  ``prepare`` is called with
+    the place before anything starts there.
     """
     kind = KINDS[name]
     # Not below the directory of the tests, which other users may not enter.
     parent = Path(tempfile.mkdtemp(prefix="headrace-", dir="/var/tmp"))
     parent.chmod(0o755)
-    place = Place(parent / kind.name_of_place, tracer, conf, change, options, front_as_root)
+    place = Place(parent / kind.name_of_place, tracer, conf, change, options, front_as_root, auth)
     try:
         place.directory.mkdir()
         if kind.apart:
             _set_apart(place)
+        prepare(place)
         port = free_port()
         kind.run(place, port)
         try:

@@ -13,6 +13,7 @@ from gabbi.handlers import RESPONSE_HANDLERS, base, jsonhandler
 
 from headrace import config
 from headrace.api import app
+from tests.accounts import write_accounts
 from tests.conftest import KINDS, NewDatabase
 
 GABBITS = sorted((Path(__file__).parent / "gabbits").glob("*.yaml"))
@@ -35,6 +36,10 @@ SEVERAL_STORES: dict[tuple[str, str], object] = {
     ("cheap", "filesystem_store_datadir"): CHEAP,
 }
 SETTINGS_OF: dict[str, dict[tuple[str, str], object]] = {
+    "basic": {
+        ("headrace", "auth_strategy"): "http_basic",
+        ("headrace", "http_basic_auth_user_file"): "{directory}/users",
+    },
     "stores": SEVERAL_STORES,
     "imports": SEVERAL_STORES,
     # Nobody listens there.
@@ -107,6 +112,8 @@ def test_api(
     (tmp_path / "listed").mkdir()
     (tmp_path / "listed" / "image.img").write_bytes(b"hello")
     (tmp_path / "listed" / "large.img").write_bytes(bytes(4097))
+    users = [("alice", "mine", "member"), ("rita", "mine", "reader"), ("sam", "yours", "member")]
+    write_accounts(tmp_path / "users", *users, ("root", "admins", "admin"))
     settings = {
         **SETTINGS,
         ("database", "connection"): new_database(kind),
@@ -116,6 +123,7 @@ def test_api(
     }
     application = app.build(config.load([], settings))
     monkeypatch.setenv("DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("LONG", "A" * 60_000)
     (tmp_path / "deep.json").write_text("[" * 100_000)
     (tmp_path / "latin1.json").write_text('{"name": "föö"}', encoding="latin-1")
     suite = suitemaker.test_suite_from_dict(

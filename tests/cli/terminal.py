@@ -18,8 +18,14 @@ def on_terminal(
     answers: bytes = b"",
     under: Sequence[str] = (),
     columns: int = 130,
+    asked: Sequence[tuple[bytes, bytes]] = (),
 ) -> tuple[int, str]:
-    """Run the command on a terminal of 9 lines; its status and all it wrote."""
+    """Run the command on a terminal of 9 lines; its status and all it wrote.
+
+    ``answers`` are typed at once, those ``asked`` for when their question has appeared: who asks
+    for a password throws away what was typed before.
+    """
+    questions = list(asked)
     main, side = pty.openpty()
     process = subprocess.Popen(
         [*under, COMMAND, *words],
@@ -35,5 +41,7 @@ def on_terminal(
     with contextlib.suppress(OSError):  # EIO: the other side is closed
         while data := os.read(main, 4096):
             text += data
+            if questions and text.endswith(questions[0][0]):
+                os.write(main, questions.pop(0)[1])
     os.close(main)
     return process.wait(GUARD), text.decode()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.cli.main import COMMANDS, cli
+from tests.accounts import write_accounts
 from tests.cli.conftest import COMMAND, Headrace, run
 from tests.cli.terminal import on_terminal
 from tests.client.peer import Wire, peer
@@ -454,6 +455,37 @@ def test_serving_everybody_must_be_meant(tmp_path: Path) -> None:
     assert done.status == 2
     assert "--unauthenticated-ok" in done.err
     assert not (tmp_path / "state").exists()
+
+
+def test_serving_everybody_is_said_loudly(tmp_path: Path) -> None:
+    with serving(tmp_path, "--host", "0.0.0.0", "--unauthenticated-ok") as server:
+        assert "NOBODY IS AUTHENTICATED" in server.log.read_text()
+
+
+def test_passwords_in_clear_are_said_loudly(tmp_path: Path) -> None:
+    write_accounts(tmp_path / "htpasswd", ("alice", "mine", "member"))
+    for host, said in (("0.0.0.0", True), ("127.0.0.1", False)):
+        with serving(tmp_path / host, "--host", host, env=by_password(tmp_path)) as server:
+            assert ("PASSWORDS CROSS THE NETWORK" in server.log.read_text()) == said
+
+
+def by_password(directory: Path) -> dict[str, str]:
+    return {
+        "OS_HEADRACE__AUTH_STRATEGY": "http_basic",
+        "OS_HEADRACE__HTTP_BASIC_AUTH_USER_FILE": str(directory / "htpasswd"),
+    }
+
+
+def test_a_service_without_users_does_not_start(tmp_path: Path) -> None:
+    done = run("serve", "--auth", "http_basic", "--port", "0", "--state-dir", tmp_path / "state")
+    assert done.status in (1, 4)
+    assert "headrace user add" in done.err
+
+
+def test_nobody_is_asked_for_a_password_that_nobody_needs(tmp_path: Path) -> None:
+    words = ["serve", "--port", "0", "--state-dir", tmp_path / "state"]
+    done = run(*words, "--auth", "http_basic", "--unauthenticated-ok")
+    assert (done.status, "unauthenticated_ok" in done.err) == (1, True)
 
 
 def test_loopback_may_be_written_as_ipv6(tmp_path: Path) -> None:

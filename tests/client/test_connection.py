@@ -90,6 +90,46 @@ def test_the_token_is_shown_to_the_service_alone() -> None:
     assert "bWU6cGFzc3cwcmQ" not in text
 
 
+def test_name_and_password_are_shown_as_rfc_7617_says() -> None:
+    def serve(wire: Wire) -> None:
+        assert wire.head().headers["authorization"] == "Basic dGVzdDoxMjPCow=="
+        wire.answer_json({})
+
+    with peer(serve) as found, Connection(found.url, user="test", password="123£") as connection:
+        connection.request("GET", "/v2/images")
+        assert "123£" not in repr(connection.endpoint)
+
+
+def test_nothing_is_shown_to_whom_a_redirect_names() -> None:
+    """It is an error: neither password nor token goes anywhere but where they were meant to."""
+
+    def elsewhere(wire: Wire) -> None:
+        wire.head()
+        wire.answer_json({})
+
+    with peer(elsewhere) as other:
+
+        def redirect(wire: Wire) -> None:
+            wire.head()
+            wire.answer("307 Temporary Redirect", headers={"Location": f"{other.url}/v2/images"})
+
+        with (
+            peer(redirect) as found,
+            Connection(found.url, user="me", password="passw0rd", token="secret") as connection,
+            pytest.raises(errors.Error) as refused,
+        ):
+            connection.request("GET", "/v2/images")
+        assert "307" in str(refused.value)
+        assert other.connections == 0
+
+
+def test_a_user_is_said_once() -> None:
+    with pytest.raises(errors.UsageError):
+        Connection("http://me:too@h", user="me", password="passw0rd")
+    with pytest.raises(errors.UsageError):
+        Connection("http://h", user="m:e", password="passw0rd")
+
+
 def test_a_connection_closed_meanwhile_is_opened_again() -> None:
     def close(wire: Wire) -> None:
         wire.head()

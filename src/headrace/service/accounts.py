@@ -72,10 +72,6 @@ class Accounts:
 
     def read(self) -> dict[str, Account]:
         """All users by their names; ConfigurationError says which line of which file is wrong."""
-        if not _exists(self.path):
-            raise ConfigurationError(
-                reason=f"{self.path} is not there; `headrace user add` makes the first user"
-            )
         hashes = dict(_parsed(self.path, _hash))
         standings = dict(_parsed(self.roles_path, _standing)) if _exists(self.roles_path) else {}
         return {
@@ -252,6 +248,10 @@ def _read(path: str) -> str:
         if len(data) > _LARGEST_FILE:
             raise ConfigurationError(reason=f"{path} is larger than {_LARGEST_FILE} bytes")
         return data.decode()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            reason=f"{path} is not there; `headrace user add` makes the first user"
+        ) from None
     except OSError as error:
         raise ConfigurationError(reason=f"{path}: {error.strerror}") from error
     except UnicodeDecodeError:
