@@ -1,18 +1,22 @@
 """The control plane on SQLite: CPU of a GET of one image and of a page of a large catalogue,
-beside Glance with the same rows, and beside a small catalogue."""
+beside Glance with the same rows, and beside a small catalogue; of a GET by name and password,
+beside one without."""
 
+import base64
 import contextlib
 import http.client
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks import catalogue, cpu, glance
 from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved
 from benchmarks.row import Row, Target, ratio_at_most
+from headrace.service.accounts import Accounts
 from tools.hosts import free_port
 from tools.serving import serving
 
@@ -20,6 +24,8 @@ LARGE, SMALL = 100_000, 1_000
 GETS = 200
 LISTS = {"large": 200, "small": 200, "Glance": 40}  # Glance's are slow: 40 a round, 200 in five
 PAGE = 25
+USER = "somebody"
+NO_LOGIN: Mapping[str, str] = MappingProxyType({})
 
 
 def run(plan: Plan) -> list[Row]:
@@ -32,6 +38,7 @@ def run(plan: Plan) -> list[Row]:
         for name in servers:
             catalogue.analyze(_database(plan.disk, name))
         analyzed = _lists(plan, servers)
+    guarded = _by_password(plan)
     beside_small = "1,000 images"
     after = "list of 25 after ANALYZE"
     return [
@@ -41,7 +48,33 @@ def run(plan: Plan) -> list[Row]:
         _row("list of 25", lists["large"], lists["small"], beside_small, ratio_at_most(1.2)),
         _row(after, analyzed["large"], analyzed["Glance"], "Glance 33", None),
         _row(after, analyzed["large"], analyzed["small"], beside_small, ratio_at_most(1.2)),
+        guarded,
     ]
+
+
+def _by_password(plan: Plan) -> Row:
+    """A GET of one image with a password that was confirmed within the minute."""
+    directories = {name: plan.disk / name for name in ("guarded", "open")}
+    for directory in directories.values():
+        with serving(directory) as server:
+            server.stop()
+        catalogue.fill(directory / "headrace.db", SMALL)
+    Accounts(str(directories["guarded"] / "htpasswd")).add(USER, USER, USER, ["admin"])
+    with (
+        serving(directories["guarded"], "--auth", "http_basic") as guarded,
+        serving(directories["open"]) as open_,
+    ):
+        login = {"Authorization": f"Basic {base64.b64encode(f'{USER}:{USER}'.encode()).decode()}"}
+
+        def get() -> float:
+            _get(guarded, login, 1)  # which has it confirmed
+            return _get(guarded, login)
+
+        ways: dict[str, Callable[[], float]] = {"guarded": get, "open": partial(_get, open_)}
+        found = interleaved(plan.rounds, ways)
+    what = "GET of one image by name and password, 1,000 images: CPU/request"
+    without = "without authentication"
+    return Row(what, "ms", found["guarded"], found["open"], without, ratio_at_most(1.5))
 
 
 def _lists(plan: Plan, servers: dict[str, Server]) -> dict[str, list[float]]:
@@ -79,29 +112,33 @@ def _database(directory: Path, server: str) -> Path:
     return directory / server / "headrace.db"
 
 
-def _get(server: Server) -> float:
+def _get(server: Server, login: Mapping[str, str] = NO_LOGIN, count: int = GETS) -> float:
     """CPU ms of a GET of one image, over images of both catalogues."""
-    paths = [f"/v2/images/{catalogue.image_id(number)}" for number in range(GETS)]
-    return _demand(server, paths, lambda answer: "id" in answer)
+    paths = [f"/v2/images/{catalogue.image_id(number)}" for number in range(count)]
+    return _demand(server, paths, lambda answer: "id" in answer, login)
 
 
 def _list(server: Server, count: int) -> float:
     """CPU ms of the first page, as a client asks for it."""
     path = f"/v2/images?limit={PAGE}"
-    return _demand(server, [path] * count, lambda answer: len(answer["images"]) == PAGE)
+    return _demand(server, [path] * count, lambda answer: len(answer["images"]) == PAGE, {})
 
 
-def _demand(server: Server, paths: list[str], right: Callable[[dict[str, Any]], bool]) -> float:
-    _, spent = cpu.during(server, partial(_ask, server, paths, right))
+def _demand(
+    server: Server, paths: list[str], right: Callable[[Any], bool], login: Mapping[str, str]
+) -> float:
+    _, spent = cpu.during(server, partial(_ask, server, paths, right, login))
     return spent / len(paths) / 1000
 
 
-def _ask(server: Server, paths: list[str], right: Callable[[dict[str, Any]], bool]) -> None:
+def _ask(
+    server: Server, paths: list[str], right: Callable[[Any], bool], login: Mapping[str, str]
+) -> None:
     """Ask for one after another on one connection, made anew whenever the server closes it."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     with contextlib.closing(connection):
         for path in paths:
-            connection.request("GET", path, headers={"Accept": "application/json"})
+            connection.request("GET", path, headers={"Accept": "application/json", **login})
             answer = connection.getresponse()
             data = answer.read()
             if answer.status != 200 or not right(json.loads(data)):

@@ -248,6 +248,19 @@ def test_nothing_is_opened_unless_asked(owned: Path, name: str) -> None:
     assert "--no-auth" not in opened.stderr
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_passwords_are_asked_for_where_they_are_wished(owned: Path, name: str) -> None:
+    words = [name, "--state-dir", owned, "--listen", "192.0.2.1:9292", "--auth", "http_basic"]
+    written = config(*words)
+    assert "http_basic" in written.stdout
+    assert "unauthenticated" not in written.stdout.lower()
+    assert "--no-auth" not in written.stderr
+    assert "headrace user add" in written.stderr
+    assert ("unencrypted" in written.stderr) == (name != "systemd")
+    done = config(*words, "--no-auth", status=1)
+    assert "unauthenticated_ok goes with auth_strategy none" in done.stderr
+
+
 @pytest.mark.parametrize("front", FRONTS)
 def test_serving_behind_a_front_wants_authentication(tmp_path: Path, front: str) -> None:
     done = subprocess.run(
