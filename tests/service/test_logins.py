@@ -14,6 +14,7 @@ from headrace import errors
 from headrace.service import logins
 from headrace.service.logins import WRONG_BY_ADDRESS, WRONG_BY_USER, Logins
 from tests.accounts import CHEAP, login, write_accounts
+from tests.faults.service import wait_until
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 GUARD = 30.0  # seconds; a hang guard
@@ -255,8 +256,7 @@ def test_attempts_side_by_side_are_counted_before_they_are_done(
     checks.hold()
     running = [pool.submit(known.caller, login("alice", f"{n}"), HERE) for n in range(2)]
     assert checks.begun.wait(GUARD)
-    while known._waiting < 2:
-        pass
+    wait_until(lambda: known._waiting == 2, "those who wait")
     assert refused(known, "alice", HERE, "one more")
     checks.go.set()
     assert [each.result(GUARD) for each in running] == [None, None]
@@ -268,8 +268,7 @@ def test_one_check_is_enough_for_all_who_show_the_same(
     checks.hold()
     running = [pool.submit(known.caller, login("alice"), HERE) for _ in range(4)]
     assert checks.begun.wait(GUARD)
-    while known._waiting < 4:
-        pass
+    wait_until(lambda: known._waiting == 4, "those who wait")
     checks.go.set()
     assert all(each.result(GUARD) for each in running)
     assert len(checks.hashes) == 1
@@ -281,8 +280,7 @@ def test_few_wait_and_who_is_known_does_not(
     assert known.caller(login("rita"), HERE)
     checks.hold()
     running = [pool.submit(known.caller, login(f"user{n}"), f"192.0.2.{n}") for n in range(4)]
-    while known._waiting < 4:
-        pass
+    wait_until(lambda: known._waiting == 4, "those who wait")
     with pytest.raises(errors.LoginsBusy) as busy:
         known.caller(login("alice"), THERE)
     assert busy.value.retry_after == 1
@@ -300,8 +298,7 @@ def test_no_more_run_at_a_time_than_half_the_processors(
 ) -> None:
     checks.hold()
     running = [pool.submit(known.caller, login(f"user{n}"), f"192.0.2.{n}") for n in range(4)]
-    while known._waiting < 4:
-        pass
+    wait_until(lambda: known._waiting == 4, "those who wait")
     assert checks.begun.wait(GUARD)
     assert len(checks.hashes) <= max(1, (os.cpu_count() or 1) // 2)
     checks.go.set()

@@ -1,9 +1,11 @@
 """Without authentication only this machine is served."""
 
+import click
 import pytest
 
-from headrace import errors
-from headrace.api import auth
+from headrace import config, errors
+from headrace.api import app, auth
+from headrace.cli.server import serve
 
 LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:9292", "wsgi.url_scheme": "http"}
 
@@ -82,3 +84,18 @@ def test_pages_of_named_origins_are_of_this_machine() -> None:
 def test_no_others_are_and_a_name_excuses_nothing_else(environ: dict[str, str]) -> None:
     with pytest.raises(errors.RemoteWithoutAuth):
         auth.this_machine({**LOCAL, **environ}, frozenset({DASHBOARD}))
+
+
+def test_a_strategy_is_known_everywhere() -> None:
+    option = next(each for each in serve.params if each.name == "auth_strategy")
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == config.AUTH_STRATEGIES == tuple(app._AUTHENTICATION)
+
+
+def test_authentication_is_on_or_off() -> None:
+    settings = {
+        ("headrace", "unauthenticated_ok"): True,
+        ("headrace", "auth_strategy"): "http_basic",
+    }
+    with pytest.raises(errors.ConfigurationError):
+        config.load([], settings)

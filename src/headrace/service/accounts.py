@@ -34,8 +34,8 @@ LONGEST_PASSWORD = 72  # bytes: bcrypt does not look at more
 _HIGHEST_COST = 14  # two seconds; a slip of the hand must not take hours
 _LARGEST_FILE = 1 << 20
 _HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
-_MODE = 0o600
-_KEPT_MODE = 0o640  # what an operator may have chosen: the group may read
+_MODE = stat.S_IRUSR | stat.S_IWUSR
+_KEPT_MODE = _MODE | stat.S_IRGRP  # what an operator may have chosen
 
 Signature = tuple[tuple[int, ...], ...]
 _Standing = tuple[str, tuple[str, ...]]
@@ -141,7 +141,10 @@ def matches(account: Account | None, password: bytes, decoy: str) -> bool:
 
 
 def decoy(accounts: Iterable[Account]) -> str:
-    """A hash of no password, of the highest cost that an account's has."""
+    """A hash of no password, of the highest cost that an account's has.
+
+    Where costs differ, the time of a refusal still tells the cheaper ones.
+    """
     cost = max((account.cost for account in accounts), default=COST)
     return f"$2b${cost:02}${'.' * 53}"
 

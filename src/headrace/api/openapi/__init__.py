@@ -13,7 +13,7 @@ from headrace.api.openapi.operation import ALWAYS, TEXT, Content, Operation, Ope
 from headrace.api.openapi.schemas import schemas
 from headrace.api.schemas import Fields
 from headrace.api.versions import CURRENT
-from headrace.errors import Error, UnsupportedMediaType
+from headrace.errors import Error, Unauthenticated, UnsupportedMediaType
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 OPERATIONS: Operations = {
@@ -41,6 +41,7 @@ _HEADERS: dict[str, Schema] = {
         "description": "Seconds after which it may be worth trying again",
         "schema": {"type": "integer"},
     },
+    "WWW-Authenticate": {"description": "How to show who asks", "schema": TEXT},
     "Accept-Patch": {"description": "Media types of patches", "schema": TEXT},
 }
 _PARAMETERS: dict[str, Schema] = {
@@ -142,6 +143,8 @@ def _refusal(kinds: list[type[Error]]) -> Schema:
     headers = {CODE_HEADER: code, _REQUEST_ID: _named("headers", _REQUEST_ID)}
     if any(kind.retry_after for kind in kinds):
         headers["Retry-After"] = _named("headers", "Retry-After")
+    if Unauthenticated in kinds:
+        headers["WWW-Authenticate"] = _named("headers", "WWW-Authenticate")
     if UnsupportedMediaType in kinds:
         headers["Accept-Patch"] = _named("headers", "Accept-Patch")
     return {
