@@ -136,6 +136,8 @@ def test_a_password_by_the_environment_of_openstacks_clients(guarded: Serving) -
 def test_by_other_ways_to_authenticate_it_is_not_shown(guarded: Serving, auth_type: str) -> None:
     env = {"OS_AUTH_TYPE": auth_type, "OS_USERNAME": "alice", "OS_PASSWORD": "alice-secret"}
     assert run("-U", guarded.url, "index", env=env).status == 1
+    named = run("-U", guarded.url, "--user", "alice", "index", env=env)
+    assert (named.status, "no password for alice" in named.err) == (2, True)
 
 
 def test_the_command_line_wins_over_the_environment(guarded: Serving, password: Path) -> None:

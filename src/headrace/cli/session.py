@@ -60,8 +60,9 @@ class Session:
     def login(self) -> tuple[str | None, str]:
         """The user and the password to show; None where nobody is named but in the URL.
 
-        Who is named by --user, or else by OS_USERNAME where OS_AUTH_TYPE is http_basic, has the
-        password of --password-file, else of OS_PASSWORD, else is asked at the terminal.
+        Who is named by --user, or else by OS_USERNAME, has the password of --password-file, else of
+        OS_PASSWORD, else is asked at the terminal.  The environment counts where OS_AUTH_TYPE is
+        http_basic: otherwise the password is meant for Keystone.
         """
         user = self.user
         if user is None and _by_password() and "@" not in self.endpoint():
@@ -70,7 +71,7 @@ class Session:
             if user is None:
                 raise UsageError(reason="--password-file goes with --user")
             return user, _read_password(self.password_file)
-        password = os.environ.get("OS_PASSWORD")
+        password = os.environ.get("OS_PASSWORD") if _by_password() else None
         if user is not None and password is None:
             if sys.stdin is None or not sys.stdin.isatty():
                 raise UsageError(reason=f"no password for {user}: see --password-file")
@@ -166,12 +167,12 @@ def session_options(*, hidden: bool = False) -> list[click.Parameter]:
         (
             ["--user"],
             {"metavar": "NAME"},
-            "The user to show [OS_USERNAME, by OS_AUTH_TYPE].",
+            "The user to show [OS_USERNAME, where OS_AUTH_TYPE is http_basic].",
         ),
         (
             ["--password-file"],
             {"type": click.Path(dir_okay=False), "metavar": "FILE"},
-            "A file with the user's password [OS_PASSWORD, else asked for].",
+            "A file with the user's password [OS_PASSWORD, there; else asked for].",
         ),
         (["--cafile"], {"type": click.Path(exists=True)}, "Certificate authorities to trust."),
         (["-k", "--insecure"], {"is_flag": True}, "Do not verify the service's certificate."),
