@@ -71,6 +71,16 @@ def test_a_page_of_another_site_is_refused(basic: Basic, origin: str, own: bool)
             basic(given)
 
 
+def test_a_page_of_an_origin_that_is_named_is_not(tmp_path: Path) -> None:
+    accounts = write_accounts(tmp_path / "users", ("alice", "mine", "member"))
+    basic = Basic(Logins(accounts, 4), frozenset({"https://dashboard.example.org"}))
+    assert basic(environ(shown("alice"), HTTP_ORIGIN="https://dashboard.example.org")).user_id
+    with pytest.raises(errors.Unauthenticated):
+        basic(environ(HTTP_ORIGIN="https://dashboard.example.org"))
+    with pytest.raises(errors.Forbidden):
+        basic(environ(shown("alice"), HTTP_ORIGIN="https://example.org"))
+
+
 @pytest.mark.parametrize("place", ["REMOTE_ADDR", "HTTP_X_FORWARDED_FOR"])
 def test_attempts_are_counted_by_client(basic: Basic, place: str) -> None:
     """On a Unix socket, by what the server in front has added: not by what a client says."""
