@@ -116,7 +116,8 @@ def test_who_may_do_what(service: Service, act: str) -> None:
         (OWNER, {"owner": None}, FORBIDDEN),
         (OWNER, {"visibility": "private"}, DONE),
         (OWNER, {"visibility": "public"}, FORBIDDEN),
-        (OWNER, {"visibility": "community"}, FORBIDDEN),
+        (OWNER, {"visibility": "community"}, DONE),
+        (reader("mine"), {"visibility": "community"}, FORBIDDEN),
         (ADMIN, {"visibility": "public", "owner": "yours"}, DONE),
         (reader("mine"), {}, FORBIDDEN),
         (without_roles("mine"), {}, FORBIDDEN),
@@ -130,16 +131,24 @@ def test_who_may_create_what(
     assert attempt(lambda: service.images.create(caller, values)) == outcome
 
 
-@pytest.mark.parametrize("visibility", ["public", "community"])
-def test_publishing_takes_an_administrator(service: Service, visibility: str) -> None:
+def test_publishing_takes_an_administrator(service: Service) -> None:
     """OSSN-0015: no tenant puts an image before everybody."""
     image_id = service.record(owner="mine")
     with pytest.raises(errors.Forbidden):
-        service.images.update(OWNER, image_id, replacing(visibility=visibility))
-    service.images.update(ADMIN, image_id, replacing(visibility=visibility))
+        service.images.update(OWNER, image_id, replacing(visibility="public"))
+    service.images.update(ADMIN, image_id, replacing(visibility="public"))
     # What it is already is no publishing, and to take it back the owner's right.
-    service.images.update(OWNER, image_id, replacing(visibility=visibility, name="new"))
+    service.images.update(OWNER, image_id, replacing(visibility="public", name="new"))
     service.images.update(OWNER, image_id, replacing(visibility="private"))
+
+
+def test_an_image_is_given_to_the_community_by_its_owner(service: Service) -> None:
+    """Nobody has it in his list for that: one has to ask for the community's."""
+    image_id = service.record(owner="mine")
+    service.images.update(OWNER, image_id, replacing(visibility="community"))
+    assert service.images.list(STRANGER, ImageQuery()).images == []
+    (found,) = service.images.list(STRANGER, ImageQuery(visibility="community")).images
+    assert found.id == image_id
 
 
 def test_who_may_list(service: Service) -> None:

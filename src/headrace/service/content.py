@@ -49,6 +49,8 @@ class Content:
             self._stores.chosen(store_id)
         image = rows.show_for_download(self._database, image_id, context.viewer)
         policy.require_download(context, image)
+        if preferred:
+            policy.require_of(context, "download_from_store", image)
         failure: errors.Error | None = None
         several = self._stores.several
         places = self._stores.ordered(image.locations, preferred) if several else image.locations

@@ -181,8 +181,10 @@ class Locations:
     # --- what may be named
 
     def _changeable(self, context: Context, image_id: str, rule: str) -> Image:
-        image = self._images.show(context, image_id)
+        image = rows.show(self._database, image_id, context.viewer)
         policy.require_of(context, rule, image)
+        if not policy.shows_locations(context, image):
+            return replace(image, locations=())
         return image
 
     def _checked(self, context: Context, named: Named) -> Location:

@@ -1,7 +1,7 @@
 """What can be done with metadata definitions: namespaces, what is in them, resource types.
 
-Reading is for whoever sees a namespace, writing for whom service/policy.py lets.  Who may write but
-not see is told that there is nothing, who may see but not write that he may not.
+Who may do what service/policy.py decides.  Who may write but not see is told that there is nothing,
+who may see but not write that he may not.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,12 +22,23 @@ from headrace.model import (
     Paging,
     ResourceType,
 )
+from headrace.service import policy
 from headrace.service.context import Context
-from headrace.service.policy import MetadefRule, allows, require
+from headrace.service.policy import MetadefRule
 
 NOBODY = "admin"
 """Who owns a namespace that nobody's project made: the owner that Glance's loader writes."""
 
+_GET: dict[type[Part], MetadefRule] = {
+    MetadefObject: MetadefRule.GET_OBJECT,
+    MetadefProperty: MetadefRule.GET_PROPERTY,
+    MetadefTag: MetadefRule.GET_TAG,
+}
+_LIST: dict[type[Part], MetadefRule] = {
+    MetadefObject: MetadefRule.GET_OBJECTS,
+    MetadefProperty: MetadefRule.GET_PROPERTIES,
+    MetadefTag: MetadefRule.GET_TAGS,
+}
 _ADD: dict[type[Part], MetadefRule] = {
     MetadefObject: MetadefRule.ADD_OBJECT,
     MetadefProperty: MetadefRule.ADD_PROPERTY,
@@ -59,8 +70,18 @@ class Metadefs:
         self.now = clock
 
     def list_namespaces(self, context: Context, query: NamespaceQuery) -> list[Namespace]:
-        """A page of the namespaces that the caller sees; raises NamespaceNotFound for a marker."""
-        return metadefs.list_namespaces(self._database, query, context.viewer)
+        """A page of the namespaces that the caller sees.
+
+        Raises Forbidden, and NamespaceNotFound for a marker.
+        """
+        policy.require(context, MetadefRule.GET_NAMESPACES)
+        limit, kept = query.paging.limit, list[Namespace]()
+        while True:
+            page = metadefs.list_namespaces(self._database, query, context.viewer)
+            kept += [x for x in page if policy.allows(context, MetadefRule.GET_NAMESPACE, x)]
+            if limit is None or len(page) < limit or len(kept) >= limit:
+                return kept[:limit]
+            query = replace(query, paging=replace(query.paging, marker=page[-1].namespace))
 
     def show_namespace(
         self, context: Context, name: str, resource_type: str | None = None
@@ -70,6 +91,7 @@ class Metadefs:
         With a resource type that it is associated with, properties have the names they have there.
         """
         found = metadefs.show(self._database, name, context.viewer)
+        policy.require_of_namespace(context, MetadefRule.GET_NAMESPACE, found)
         prefix = next(
             (each.prefix for each in found.associations if each.name == resource_type), ""
         )
@@ -77,7 +99,7 @@ class Metadefs:
 
     def create_namespace(self, context: Context, namespace: Namespace) -> Namespace:
         """Record a namespace with all that is in it, or nothing; raises *Exists, Forbidden."""
-        require(context, MetadefRule.ADD_NAMESPACE)
+        policy.require(context, MetadefRule.ADD_NAMESPACE)
         for rule, content in (
             (MetadefRule.ADD_ASSOCIATION, namespace.associations),
             (MetadefRule.ADD_OBJECT, namespace.objects),
@@ -85,7 +107,7 @@ class Metadefs:
             (MetadefRule.ADD_TAG, namespace.tags),
         ):
             if content:
-                require(context, rule)
+                policy.require(context, rule)
         metadefs.create(self._database, namespace)
         return namespace
 
@@ -110,14 +132,16 @@ class Metadefs:
     ) -> list[AnyPart]:
         """A page of a namespace's properties, objects or tags.
 
-        Raises NamespaceNotFound, and DefinitionNotFound for a marker.
+        Raises NamespaceNotFound, Forbidden, and DefinitionNotFound for a marker.
         """
+        self._permit(context, namespace, _LIST[kind])
         return definitions.list_parts(self._database, kind, namespace, context.viewer, paging)
 
     def show_part(
         self, context: Context, kind: type[AnyPart], namespace: str, name: str
     ) -> AnyPart:
-        """One of them; raises NamespaceNotFound, DefinitionNotFound."""
+        """One of them; raises NamespaceNotFound, Forbidden, DefinitionNotFound."""
+        self._permit(context, namespace, _GET[kind])
         return definitions.show(self._database, kind, namespace, name, context.viewer)
 
     def show_prefixed_property(
@@ -125,9 +149,10 @@ class Metadefs:
     ) -> MetadefProperty:
         """The property that has this name where it belongs to resources of a type.
 
-        Raises NamespaceNotFound, DefinitionNotFound.
+        Raises NamespaceNotFound, Forbidden, DefinitionNotFound.
         """
-        associations = self.list_associations(context, namespace)
+        self._permit(context, namespace, MetadefRule.GET_PROPERTY)
+        associations = resource_types.list_associations(self._database, namespace, context.viewer)
         prefix = _prefix(associations, resource_type)
         if not prefix or not name.startswith(prefix):
             raise errors.DefinitionNotFound(namespace=namespace, kind="property", name=name)
@@ -166,12 +191,14 @@ class Metadefs:
         self._permit(context, namespace, MetadefRule.ADD_TAGS)
         definitions.set_tags(self._database, namespace, tags, context.viewer, append=append)
 
-    def list_resource_types(self) -> list[ResourceType]:
-        """All resource types that any namespace was ever about."""
+    def list_resource_types(self, context: Context) -> list[ResourceType]:
+        """All resource types that any namespace was ever about; raises Forbidden."""
+        policy.require(context, MetadefRule.LIST_RESOURCE_TYPES)
         return resource_types.list_types(self._database)
 
     def list_associations(self, context: Context, namespace: str) -> list[Association]:
-        """Which resource types a namespace is about; raises NamespaceNotFound."""
+        """Which resource types a namespace is about; raises NamespaceNotFound, Forbidden."""
+        self._permit(context, namespace, MetadefRule.GET_RESOURCE_TYPE)
         return resource_types.list_associations(self._database, namespace, context.viewer)
 
     def associate(self, context: Context, namespace: str, association: Association) -> None:
@@ -189,10 +216,9 @@ class Metadefs:
 
         Raises Forbidden, NamespaceNotFound.
         """
-        if not all(allows(context, rule) for rule in rules):
-            metadefs.find(self._database, namespace, context.viewer)
+        found = metadefs.find(self._database, namespace, context.viewer)
         for rule in rules:
-            require(context, rule)
+            policy.require_of_namespace(context, rule, found)
 
 
 def _prefix(associations: Iterable[Association], resource_type: str | None) -> str | None:

@@ -78,6 +78,7 @@ class Stores:
 
     def _give_up(self, context: Context, store_id: str, image_id: str) -> Location:
         image = rows.show(self._database, image_id, context.viewer)
+        policy.require_of(context, "get_image_location", image)
         policy.require_of(context, "delete_image_location", image)
         if image.status is not Status.ACTIVE:
             raise errors.StatusConflict(

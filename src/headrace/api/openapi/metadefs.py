@@ -24,10 +24,10 @@ _PARTS_LIST = (
     _DIRECTION,
 )
 _RESOURCE_TYPE = query("resource_type", "Whose prefix the properties' names have")
-_SEEN = (errors.NamespaceNotFound,)
+_SEEN = (errors.NamespaceNotFound, errors.Forbidden)
 _FOUND = (*_SEEN, errors.DefinitionNotFound)
-_GIVEN = (*JSON_BODY, errors.PropertyReadOnly, errors.Forbidden)
-_DELETED = (errors.Forbidden, errors.NamespaceProtected)
+_GIVEN = (*JSON_BODY, errors.PropertyReadOnly)
+_DELETED = (errors.NamespaceProtected,)
 
 _NAMESPACES: Operations = {
     ("GET", NAMESPACES): Operation(
@@ -48,13 +48,13 @@ _NAMESPACES: Operations = {
         content=json("Namespace"),
         headers=("Location",),
         body=json("Namespace"),
-        refusals=(*_GIVEN, errors.NamespaceExists, errors.DefinitionExists),
+        refusals=(*_GIVEN, errors.Forbidden, errors.NamespaceExists, errors.DefinitionExists),
     ),
     ("GET", _NAMESPACE): Operation(
         summary="Show a namespace with what it holds",
         content=json("Namespace"),
         parameters=(_RESOURCE_TYPE,),
-        refusals=(*_SEEN, errors.InvalidQuery),
+        refusals=(errors.NamespaceNotFound, errors.InvalidQuery),
     ),
     ("PUT", _NAMESPACE): Operation(
         summary="Replace a namespace's record; what it holds stays",
@@ -146,13 +146,15 @@ _PARTS: Operations = {
         summary="Add a tag",
         status=201,
         content=json("MetadefTag"),
-        refusals=(errors.Forbidden, *_SEEN, errors.InvalidBody, errors.DefinitionExists),
+        refusals=(*_SEEN, errors.InvalidBody, errors.DefinitionExists),
     ),
 }
 
 _TYPES: Operations = {
     ("GET", "/v2/metadefs/resource_types"): Operation(
-        summary="List the resource types", content=json("ResourceTypes")
+        summary="List the resource types",
+        content=json("ResourceTypes"),
+        refusals=(errors.Forbidden,),
     ),
     ("GET", f"{_NAMESPACE}/resource_types"): Operation(
         summary="List what a namespace is about", content=json("Associations"), refusals=_SEEN

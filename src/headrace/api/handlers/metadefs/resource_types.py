@@ -16,7 +16,7 @@ class ResourceTypesHandler:
         self._metadefs = metadefs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        found = self._metadefs.list_resource_types()
+        found = self._metadefs.list_resource_types(req.context.caller)
         resp.data = msgspec.json.encode(
             {"resource_types": [shown.resource_type(each) for each in found]}
         )
