@@ -25,6 +25,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── StatusForbids            403  image.status_forbids
     │   ├── PropertyReadOnly         403  image.property_read_only
     │   ├── PropertyReserved         403  image.property_reserved
+    │   ├── PropertyProtected        403  image.property_protected
     │   ├── FormatFrozen             403  image.format_frozen
     │   ├── NamespaceProtected       403  metadef.namespace_protected
     │   └── LastLocation             403  image.last_location
@@ -207,6 +208,11 @@ class PropertyReadOnly(Forbidden):
 class PropertyReserved(Forbidden):
     code = "image.property_reserved"
     text = "property {name} is reserved"
+
+
+class PropertyProtected(Forbidden):
+    code = "image.property_protected"
+    text = "property {name} is protected: not permitted to {act} it"
 
 
 class FormatFrozen(Forbidden):

@@ -194,10 +194,14 @@ class ImageQuery:
 
 @dataclass(frozen=True, slots=True)
 class ImagePage:
-    """One page of a list; ``full`` says that there may be another after it."""
+    """One page of a list; ``full`` says that there may be another after it.
+
+    ``last`` is the id that the next page begins behind, be its image on this one or left out.
+    """
 
     images: list[Image]
     full: bool
+    last: str | None = None
 
 
 Definition = dict[str, object]

@@ -22,6 +22,7 @@ from headrace.service.jobs import JobRules, Jobs
 from headrace.service.landing import Landing, UploadRules
 from headrace.service.locations import LocationRules, Locations
 from headrace.service.members import Members
+from headrace.service.protections import Protections
 from headrace.service.regions import Regions
 from headrace.service.staging import Staging
 from headrace.service.stores import Stores
@@ -102,6 +103,7 @@ def serving(
     stores: Registry,
     staged: Path | None = None,
     job_rules: JobRules | None = None,
+    protections: Protections | None = None,
 ) -> Iterator[Service]:
     database = engine.connect(f"sqlite:///{tmp_path}/headrace.db")
     migrate.prepare(database)
@@ -109,7 +111,9 @@ def serving(
     clock = Clock()
     fields = Fields(config.CONTAINER_FORMATS, config.DISK_FORMATS)
     area = FilesystemStore("os_glance_staging_store", staged or tmp_path / "staging")
-    images = Images(database, stores, area, fields.check, Limits(128, 128), clock)
+    images = Images(
+        database, stores, area, fields.check, Limits(128, 128), clock, protections=protections
+    )
     rules = UploadRules(
         size_cap=1 << 30,
         hashing_algorithm="sha256",

@@ -15,6 +15,7 @@ from headrace.db.engine import Database
 from headrace.model import Image, ImagePage, ImageQuery, Location, Status, Visibility
 from headrace.service import policy
 from headrace.service.context import Context
+from headrace.service.protections import Act, Protections
 from headrace.stores.base import Store
 from headrace.stores.registry import Registry
 
@@ -69,7 +70,8 @@ class Limits:
 class Images:
     """The images of one database and its stores.
 
-    ``delayed_delete`` leaves the data of deleted images to the housekeeping.
+    ``delayed_delete`` leaves the data of deleted images to the housekeeping.  ``protections`` say
+    who may do what to which custom property.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Images:
         clock: Clock,
         *,
         delayed_delete: bool = False,
+        protections: Protections | None = None,
     ) -> None:
         self._database = database
         self._stores = stores
@@ -90,6 +93,7 @@ class Images:
         self._limits = limits
         self._clock = clock
         self._delayed_delete = delayed_delete
+        self._protections = protections
         self._left_behind: set[str] = set()
 
     def create(self, context: Context, values: Mapping[str, object]) -> Image:
@@ -99,13 +103,13 @@ class Images:
         """
         image = self.draft(context, values)
         rows.create(self._database, image)
-        return image
+        return self._shown(context, image)
 
     def draft(self, context: Context, values: Mapping[str, object]) -> Image:
         """An image that the caller may create, not on record yet.
 
-        Raises PropertyReadOnly, PropertyReserved, InvalidProperty, Forbidden (somebody else's
-        owner), QuotaExceeded.
+        Raises PropertyReadOnly, PropertyReserved, PropertyProtected, InvalidProperty, Forbidden
+        (somebody else's owner), QuotaExceeded.
         """
         now = self._clock()
         blank = Image(
@@ -120,32 +124,48 @@ class Images:
         policy.require(context, "add_image", image)
         policy.require_values(context, blank, image)
         self._check_tag_quota(blank, image)
+        for name in image.properties:
+            self._require_property(context, Act.CREATE, name)
         return image
 
     def show(self, context: Context, image_id: str) -> Image:
         """The image, or ImageNotFound for one that the caller may not see."""
         image = self._look(context, image_id)
         policy.require_of(context, "get_image", image)
-        return _shown(context, image)
+        return self._shown(context, image)
 
     def list(self, context: Context, query: ImageQuery) -> ImagePage:
-        """One page of the images that the caller may see; raises MarkerNotFound, Forbidden."""
+        """One page of the images that the caller may see; raises MarkerNotFound, Forbidden.
+
+        By a property that he may not read nothing is found, whatever its value: a list that told
+        would give it away.
+        """
         policy.require(context, "get_images")
+        if not all(self._may_read(context, name) for name in query.properties):
+            return ImagePage([], full=False)
         page = catalogue.list_page(self._database, query, context.viewer)
-        return replace(page, images=[_shown(context, image) for image in page.images])
+        images = page.images
+        if context.rules is not None and "get_image" in context.rules:
+            images = [image for image in images if policy.allows(context, "get_image", image)]
+        return ImagePage(
+            [self._shown(context, image) for image in images],
+            page.full,
+            page.images[-1].id if page.images else None,
+        )
 
     def update(self, context: Context, image_id: str, changes: Sequence[Change]) -> Image:
         """Apply ``changes`` in order and save them at once, or nothing at all.
 
-        Raises ImageNotFound, PropertyReadOnly, PropertyReserved, InvalidProperty, FormatFrozen,
-        PropertyExists, PropertyMissing, Forbidden, QuotaExceeded, InvalidPatch (too long).
+        Raises ImageNotFound, PropertyReadOnly, PropertyReserved, PropertyProtected,
+        InvalidProperty, FormatFrozen, PropertyExists, PropertyMissing, Forbidden, QuotaExceeded,
+        InvalidPatch (too long).
         """
         if len(changes) > _MOST_CHANGES:
             raise errors.InvalidPatch(reason=f"more than {_MOST_CHANGES} operations")
 
         def apply(image: Image) -> Image:
             for change in changes:
-                image = self._apply(image, change)
+                image = self._apply(context, image, change)
             return image
 
         return self._revise(context, image_id, "modify_image", apply)
@@ -195,7 +215,8 @@ class Images:
         self, context: Context, image_id: str, rule: str, change: Callable[[Image], Image]
     ) -> Image:
         """Make an image what ``change`` makes of it, whatever others do to it meanwhile."""
-        return _shown(context, afresh(lambda: self._revise_once(context, image_id, rule, change)))
+        image = afresh(lambda: self._revise_once(context, image_id, rule, change))
+        return self._shown(context, image)
 
     def _revise_once(
         self, context: Context, image_id: str, rule: str, change: Callable[[Image], Image]
@@ -203,7 +224,9 @@ class Images:
         before = self._look(context, image_id)
         policy.require_of(context, rule, before)
         after = change(before)
-        if after == before:
+        # Under protections even what changes nothing is a change, or the time of the last one would
+        # tell who writes what he may not read that he has guessed it.
+        if after == before and self._protections is None:
             return before
         policy.require_values(context, before, after)
         if after.properties.keys() - before.properties.keys():
@@ -262,17 +285,38 @@ class Images:
     def _look(self, context: Context, image_id: str) -> Image:
         return rows.show(self._database, image_id, context.viewer)
 
-    def _apply(self, image: Image, change: Change) -> Image:
+    def _shown(self, context: Context, image: Image) -> Image:
+        """The image as this caller may see it."""
+        if image.locations and not policy.shows_locations(context, image):
+            image = replace(image, locations=())
+        if self._protections is None or not image.properties:
+            return image
+        properties = image.properties.items()
+        readable = {key: value for key, value in properties if self._may_read(context, key)}
+        return replace(image, properties=readable)
+
+    def _may_read(self, context: Context, name: str) -> bool:
+        return self._protections is None or self._protections.allow(context, Act.READ, name)
+
+    def _require_property(self, context: Context, act: Act, name: str) -> None:
+        if self._protections is not None and not self._protections.allow(context, act, name):
+            raise errors.PropertyProtected(name=name, act=act)
+
+    def _apply(self, context: Context, image: Image, change: Change) -> Image:
         name = change.name
         _refuse_unwritable(name)
         if name in FROZEN_WITH_DATA and image.status not in (Status.QUEUED, Status.IMPORTING):
             raise errors.FormatFrozen(name=name)
         base = name in BASE_ATTRIBUTES
-        exists = base or name in image.properties
+        readable = base or self._may_read(context, name)
+        exists = base or (readable and name in image.properties)
         if change.op is ChangeOp.CREATE and exists:
             raise errors.PropertyExists(name=name)
         if change.op in (ChangeOp.REPLACE, ChangeOp.REMOVE) and not exists:
             raise errors.PropertyMissing(name=name)
+        if not base:
+            for act in _acts(change.op, exists, readable):
+                self._require_property(context, act, name)
         if change.op is not ChangeOp.REMOVE:
             return _assign(image, name, self._check(name, change.value))
         if base:
@@ -310,11 +354,16 @@ def _refuse_unwritable(name: str) -> None:
         raise errors.PropertyReserved(name=name)
 
 
-def _shown(context: Context, image: Image) -> Image:
-    """The image as this caller may see it."""
-    if image.locations and not policy.shows_locations(context, image):
-        return replace(image, locations=())
-    return image
+def _acts(op: ChangeOp, exists: bool, readable: bool) -> tuple[Act, ...]:
+    """What a change does to a custom property that the caller sees or not.
+
+    What he may not read takes both rights to be set, or the answer would tell if it is there.
+    """
+    if op is ChangeOp.REMOVE:
+        return (Act.DELETE,)
+    if not readable:
+        return (Act.CREATE, Act.UPDATE)
+    return (Act.UPDATE,) if exists else (Act.CREATE,)
 
 
 def _assign(image: Image, name: str, value: object) -> Image:

@@ -93,8 +93,8 @@ class ImagesHandler:
             "first": queries.page_link(_PATH, pairs, None),
             "schema": "/v2/schemas/images",
         }
-        if page.full and page.images:
-            answer["next"] = queries.page_link(_PATH, pairs, page.images[-1].id)
+        if page.full and page.last is not None:
+            answer["next"] = queries.page_link(_PATH, pairs, page.last)
         resp.data = msgspec.json.encode(answer)
 
 

@@ -36,6 +36,7 @@ _FIELDS = (
     errors.InvalidProperty,
     errors.PropertyReadOnly,
     errors.PropertyReserved,
+    errors.PropertyProtected,
     errors.QuotaExceeded,
 )
 _NEW_DATA = (
