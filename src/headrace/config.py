@@ -55,6 +55,9 @@ STAGING = "os_glance_staging_store"
 
 AUTH_STRATEGIES = ("none", "http_basic")
 
+POLICY_FILE = "policy.yaml"
+"""Which policy file is read if it is there; one of another name has to be."""
+
 METRICS = ("this-machine", "everybody", "off")
 """Who may see the metrics at the service's own address."""
 
@@ -181,6 +184,17 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "metadata_source_path",
             help="Directory of the definition files that `headrace db load-metadefs` reads; its "
             "own when unset.",
+        ),
+        cfg.StrOpt(
+            "property_protection_file",
+            help="File that says who may create, read, update and delete which custom property of "
+            "images; read once, at the start. Unset: whoever may change the image.",
+        ),
+        cfg.StrOpt(
+            "property_protection_rule_format",
+            default="roles",
+            choices=["roles", "policies"],
+            help="What that file names: roles, or rules of the policy.",
         ),
         cfg.BoolOpt("debug", default=False, help="Log at level DEBUG."),
     ],
@@ -350,6 +364,27 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.StrOpt(
             "filesystem_store_datadir",
             help="With enabled_backends: the directory that node_staging_uri means without.",
+        ),
+    ],
+    "oslo_policy": [
+        cfg.StrOpt(
+            "policy_file",
+            default=POLICY_FILE,
+            help="File of rules (YAML) about who may do what, in place of the usual ones; read "
+            "again when it changes. A relative path counts from the configuration file, or from "
+            "the state directory where there is none. It need not be there under the usual name.",
+        ),
+        cfg.MultiStrOpt(
+            "policy_dirs",
+            default=["policy.d"],
+            help="Directories of more such files, which win over policy_file, the last one most.",
+        ),
+        cfg.BoolOpt(
+            "enforce_new_defaults",
+            default=True,
+            help="Whether roles and projects matter where no rule says so. Off: the usual rules "
+            "are those of old Glances, by which any role will do, and only what is another "
+            "project's is safe from changes.",
         ),
     ],
     "wsgi": [
@@ -675,6 +710,15 @@ def _value(conf: cfg.ConfigOpts, group: str, name: str) -> object:
 def state_dir(conf: cfg.ConfigOpts) -> str:
     """The state directory in force, absolute."""
     return os.path.abspath(conf.headrace.state_dir or default_state_dir())
+
+
+def beside(conf: cfg.ConfigOpts, name: str) -> str:
+    """The absolute path of a file that the settings name: relative to the configuration file where
+    it is, of the last one if it is nowhere, or to the state directory where there is none."""
+    directories = [os.path.dirname(os.path.abspath(each)) for each in conf.config_file or ()]
+    places = [os.path.join(each, name) for each in reversed(directories)]
+    places.append(os.path.join(state_dir(conf), name))
+    return next((each for each in places if os.path.exists(each)), places[0])
 
 
 def database_url(conf: cfg.ConfigOpts) -> str:

@@ -36,12 +36,10 @@ _OPTIONS = {
 # What these keep from users of a Glance is not kept from them here.
 _RESTRICTING = frozenset(
     {
-        ("DEFAULT", "property_protection_file"),
         ("DEFAULT", "use_keystone_limits"),
         ("DEFAULT", "user_storage_quota"),
         ("keystone_authtoken", None),
         ("oslo_limit", None),
-        ("oslo_policy", None),
         ("paste_deploy", "flavor"),
     }
 )

@@ -22,6 +22,7 @@ from headrace.api.basic import Basic
 from headrace.api.cors import Cors, CorsRules
 from headrace.api.monitoring import FOR_METRICS, Monitoring
 from headrace.api.offload import Offload
+from headrace.api.policy import Policies
 from headrace.api.routes import routes
 from headrace.api.schemas import Fields
 from headrace.api.traffic import Traffic
@@ -29,6 +30,7 @@ from headrace.api.whereabouts import Whereabouts
 from headrace.db import engine as db
 from headrace.db import migrate
 from headrace.metrics import Metrics
+from headrace.service import protections
 from headrace.service.accounts import Accounts
 from headrace.service.content import Content
 from headrace.service.conversion import Conversion
@@ -77,9 +79,11 @@ class Application:
         housekeeping: Callable[[], Housekeeping],
         monitoring: Monitoring,
         known_versions: frozenset[str],
+        policies: Policies,
     ) -> None:
         self._app = app
         self._versions = known_versions
+        self.policies = policies
         self._monitoring = monitoring
         self.metrics = monitoring.metrics
         self._database = database
@@ -121,6 +125,7 @@ class Application:
                 self._housekeeping = self._new_housekeeping()
                 self._housekeeping.start()
                 self._monitoring.start()
+                self.policies.start()
                 self._started_in = os.getpid()
 
     def jobs(self) -> int:
@@ -136,6 +141,7 @@ class Application:
         if self._housekeeping is not None:
             self._housekeeping.close()
             self._monitoring.close()
+        self.policies.close()
         self._database.close()
 
 
@@ -145,11 +151,13 @@ class _Gate:
     def __init__(
         self,
         authenticate: auth.Authenticate,
+        policies: Policies,
         cors: Cors | None,
         longest_id: int,
         requests: Histogram,
     ) -> None:
         self._authenticate = authenticate
+        self._policies = policies
         self._cors = cors
         self._longest_id = longest_id
         self._requests = requests
@@ -161,7 +169,10 @@ class _Gate:
             return
         if (given := req.get_header("X-Openstack-Request-Id")) is not None:
             _identify(resp, self._checked(given))
-        req.context.caller = self._authenticate(req.env)
+        caller = self._authenticate(req.env)
+        req.context.caller = (
+            caller if self._policies.rules is None else self._policies.judged(caller)
+        )
         path = req.env["PATH_INFO"]
         if not path.isascii() or "\0" in path:
             _check_path(path)
@@ -198,8 +209,10 @@ def _identify(resp: falcon.Response, request_id: str) -> None:
     resp.set_header("x-openstack-request-id", request_id)
 
 
-def build(conf: cfg.ConfigOpts) -> Application:
+def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -> Application:
     """The application that ``conf`` describes; creates what is missing (database, directories).
+
+    ``authenticate`` takes the place of the authentication that ``conf`` names.
 
     Raises ConfigurationError.  Connections and threads are made later, in the process that
     serves: a host may fork in between.
@@ -217,8 +230,16 @@ def build(conf: cfg.ConfigOpts) -> Application:
     fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
     area = FilesystemStore(config.STAGING, config.staging_dir(conf))
+    protected = property_protections(conf)
     images = Images(
-        database, stores, area, fields.check, limits, _now, delayed_delete=conf.delayed_delete
+        database,
+        stores,
+        area,
+        fields.check,
+        limits,
+        _now,
+        delayed_delete=conf.delayed_delete,
+        protections=protected,
     )
     landing = Landing(_upload_rules(conf))
     content = Content(database, stores, landing, _now)
@@ -244,10 +265,12 @@ def build(conf: cfg.ConfigOpts) -> Application:
     locations = Locations(database, stores, images, location_rules, landing.rules, _now)
     imports = Imports(database, stores, jobs, origins, regions, methods, _now)
     cors = _cors_rules(conf)
-    authenticate = _AUTHENTICATION[conf.headrace.auth_strategy](conf, cors.named)
+    usual = _AUTHENTICATION[conf.headrace.auth_strategy](conf, cors.named)
+    policy = policies(conf, protected)
 
     gate = _Gate(
-        authenticate,
+        authenticate or usual,
+        policy,
         Cors(cors) if cors.origins else None,
         conf.max_request_id_length,
         monitoring.metrics.requests,
@@ -298,7 +321,7 @@ def build(conf: cfg.ConfigOpts) -> Application:
         )
 
     known_versions = versions.segments(several=bool(config.backends(conf)))
-    return Application(app, database, jobs, housekeeping, monitoring, known_versions)
+    return Application(app, database, jobs, housekeeping, monitoring, known_versions, policy)
 
 
 def _without_authentication(conf: cfg.ConfigOpts, origins: frozenset[str]) -> auth.Authenticate:
@@ -372,6 +395,26 @@ def registry(conf: cfg.ConfigOpts, arrivals: Arrivals | None = None) -> Registry
     directories = config.image_dirs(conf)
     listed = ListedFiles("", conf.headrace.location_directories, directories)
     return Registry(stores, default, labels, [listed])
+
+
+def policies(conf: cfg.ConfigOpts, protected: protections.Protections | None = None) -> Policies:
+    """The policy files that ``conf`` describes, read; raises ConfigurationError."""
+    options = conf.oslo_policy
+    return Policies(
+        config.beside(conf, options.policy_file),
+        [config.beside(conf, each) for each in options.policy_dirs],
+        required=options.policy_file != config.POLICY_FILE,
+        new_defaults=options.enforce_new_defaults,
+        protections=protected,
+    )
+
+
+def property_protections(conf: cfg.ConfigOpts) -> protections.Protections | None:
+    """Those of the file that ``conf`` names, if it names one; raises ConfigurationError."""
+    if not conf.property_protection_file:
+        return None
+    form = protections.Format(conf.property_protection_rule_format)
+    return protections.read(config.beside(conf, conf.property_protection_file), form)
 
 
 def _filesystem_store(

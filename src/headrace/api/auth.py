@@ -23,7 +23,7 @@ NOBODY = Context()
 OPEN = frozenset({"/", "/versions", "/healthcheck", "/metrics", "/metrics/transfers"})
 """Paths whose callers need not say who they are; those of the metrics have a rule of their own."""
 
-_EVERYBODY = Context(Viewer(is_admin=True))
+_EVERYBODY = Context(Viewer(is_admin=True), frozenset({"admin", "member", "reader"}))
 _PASSED_ON = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP")
 
 
