@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "user": ("accounts", "command", "Look after the users who show a password."),
     "top": ("top", "top", "Watch the transfers under way."),
     "md": ("metadefs", "command", "List and change metadata definitions."),
+    "policy": ("policy", "command", "Show and try the rules about who may do what."),
     "db": ("database", "command", "Look after a service's database."),
     "store": ("store", "command", "Look after a service's stores."),
     "bench": (
