@@ -21,6 +21,8 @@ UNANSWERED = {
     *errors.tree(errors.ConfigurationError), *errors.tree(errors.ClientError),
     errors.PeerGone, errors.FileTruncated,
     errors.UserExists, errors.UserNotFound,
+    # Said by the task of an import.
+    errors.ExpandsTooMuch, errors.NotDecompressible, errors.NotConvertible, errors.ServiceStops,
 }  # fmt: skip
 # Those of no operation: unknown paths and methods; defects, wherever they come from.
 EVERYWHERE = {

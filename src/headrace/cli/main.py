@@ -52,7 +52,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "stores": ("stores", "stores", "List the stores of a service that has several."),
     "serve": ("server", "serve", "Run the image service."),
     "config": ("recipes", "command", "Write the configuration of a server to run it in or behind."),
-    "user": ("accounts", "command", "Look after the users who show a password."),
+    "user": (
+        "accounts",
+        "command",
+        "Look after the users who show a password (auth_strategy http_basic).",
+    ),
     "top": ("top", "top", "Watch the transfers under way."),
     "md": ("metadefs", "command", "List and change metadata definitions."),
     "policy": ("policy", "command", "Show and try the rules about who may do what."),
