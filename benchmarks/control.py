@@ -1,6 +1,6 @@
-"""The control plane on SQLite: CPU of a GET of one image and of a page of a large catalogue,
-beside Glance with the same rows, and beside a small catalogue; of a GET by name and password,
-beside one without."""
+"""The control plane on SQLite: CPU of a GET of one image, of a page of a large catalogue and of a
+create, and how many a second, beside Glance with the same rows; CPU beside a small catalogue; of a
+GET by name and password, beside one without."""
 
 import base64
 import contextlib
@@ -12,10 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from benchmarks import catalogue, cpu, glance
+from benchmarks import catalogue, cpu, glance, rates
 from benchmarks.cpu import Server
 from benchmarks.plan import Plan, interleaved
-from benchmarks.row import Row, Target, ratio_at_most
+from benchmarks.row import Row, Target, ratio_at_least, ratio_at_most
 from headrace.service.accounts import Accounts
 from tools.hosts import free_port
 from tools.serving import serving
@@ -23,7 +23,10 @@ from tools.serving import serving
 LARGE, SMALL = 100_000, 1_000
 GETS = 200
 LISTS = {"large": 200, "small": 200, "Glance": 40}  # Glance's are slow: 40 a round, 200 in five
+CREATES = 100
 PAGE = 25
+_PAGE = f"/v2/images?limit={PAGE}"
+_RECORD = b'{"name": "made", "disk_format": "raw", "container_format": "bare"}'
 USER = "somebody"
 NO_LOGIN: Mapping[str, str] = MappingProxyType({})
 
@@ -38,6 +41,7 @@ def run(plan: Plan) -> list[Row]:
         for name in servers:
             catalogue.analyze(_database(plan.disk, name))
         analyzed = _lists(plan, servers)
+        rated = _rates(plan, servers)
     guarded = _by_password(plan)
     beside_small = "1,000 images"
     after = "list of 25 after ANALYZE"
@@ -49,7 +53,32 @@ def run(plan: Plan) -> list[Row]:
         _row(after, analyzed["large"], analyzed["Glance"], "Glance 33", None),
         _row(after, analyzed["large"], analyzed["small"], beside_small, ratio_at_most(1.2)),
         guarded,
+        *rated,
     ]
+
+
+def _rates(plan: Plan, servers: dict[str, Server]) -> list[Row]:
+    """Requests a second, beside Glance; last of all, since creates are among them."""
+    gets = [rates.get(path) for path in _paths(GETS)]
+    lists = {name: [rates.get(_PAGE)] * count for name, count in LISTS.items()}
+    creates = [rates.post("/v2/images", _RECORD)] * CREATES
+    pair = {name: servers[name] for name in ("large", "Glance")}
+    rows = []
+    for what, status, requests in (
+        ("GET of one image", 200, dict.fromkeys(pair, gets)),
+        ("list of 25", 200, lists),
+        ("create", 201, dict.fromkeys(pair, creates)),
+    ):
+        ways = {
+            name: partial(rates.rate, server, requests[name], status)
+            for name, server in pair.items()
+        }
+        found = interleaved(plan.rounds, ways)
+        told = f"{what}, 100,000 images: requests a second"
+        rows.append(
+            Row(told, "/s", found["large"], found["Glance"], "Glance 33", ratio_at_least(8))
+        )
+    return rows
 
 
 def _by_password(plan: Plan) -> Row:
@@ -114,14 +143,16 @@ def _database(directory: Path, server: str) -> Path:
 
 def _get(server: Server, login: Mapping[str, str] = NO_LOGIN, count: int = GETS) -> float:
     """CPU ms of a GET of one image, over images of both catalogues."""
-    paths = [f"/v2/images/{catalogue.image_id(number)}" for number in range(count)]
-    return _demand(server, paths, lambda answer: "id" in answer, login)
+    return _demand(server, _paths(count), lambda answer: "id" in answer, login)
+
+
+def _paths(count: int) -> list[str]:
+    return [f"/v2/images/{catalogue.image_id(number)}" for number in range(count)]
 
 
 def _list(server: Server, count: int) -> float:
     """CPU ms of the first page, as a client asks for it."""
-    path = f"/v2/images?limit={PAGE}"
-    return _demand(server, [path] * count, lambda answer: len(answer["images"]) == PAGE, {})
+    return _demand(server, [_PAGE] * count, lambda answer: len(answer["images"]) == PAGE, {})
 
 
 def _demand(
