@@ -72,15 +72,15 @@ def write_into(page: Path, text: str) -> None:
 
 
 def write_rows_into(page: Path, parts: Sequence[Part]) -> None:
-    """Replace the page's rows of these parts only."""
+    """Replace the page's rows of these parts only; those of a new part come last."""
     lines = page.read_text(encoding="utf-8").split("\n")
     for part in parts:
         names = {row.name for row in part.listed}
         old = [number for number, line in enumerate(lines) if _name(line) in names]
-        if not old:
-            raise ValueError(f"{page} has no rows of {part.name}")
-        kept = [line for line in lines[old[0] :] if _name(line) not in names]
-        lines[old[0] :] = [_line(row) for row in part.listed] + kept
+        last = max(number for number, line in enumerate(lines) if line.startswith("| "))
+        at = old[0] if old else last + 1
+        kept = [line for line in lines[at:] if _name(line) not in names]
+        lines[at:] = [_line(row) for row in part.listed] + kept
     page.write_text("\n".join(lines), encoding="utf-8")
 
 
