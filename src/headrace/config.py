@@ -9,7 +9,7 @@ environment as ``OS_<GROUP>__<OPTION>`` (oslo.config's own convention).
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -60,6 +60,23 @@ POLICY_FILE = "policy.yaml"
 
 METRICS = ("this-machine", "everybody", "off")
 """Who may see the metrics at the service's own address."""
+
+
+_PROJECT_LIMITS = [
+    cfg.ListOpt(
+        name,
+        default=[],
+        help=f"{what}: a number for every project, PROJECT:NUMBER for one that may have more or "
+        "less; none, or a negative one: any number. The project of images without an owner is "
+        "nameless.",
+    )
+    for name, what in (
+        ("image_size_total", "MiB of data that a project may have, each copy of an image counted"),
+        ("image_stage_total", "MiB of data of a project that may wait to be imported"),
+        ("image_count_total", "Images that a project may have"),
+        ("image_count_uploading", "Images of a project whose data may be coming at a time"),
+    )
+]
 
 
 def default_state_dir() -> str:
@@ -148,6 +165,13 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "image_location_quota",
             default=10,
             help="Most locations of an image; negative: no limit.",
+        ),
+        cfg.StrOpt(
+            "user_storage_quota",
+            default="0",
+            help="Most data that a project may have, each copy of an image counted, in bytes or "
+            "with one of the units B, KB, MB, GB and TB, of 1024 each; 0: any amount. "
+            "[headrace] image_size_total is the same and takes exceptions.",
         ),
         cfg.BoolOpt(
             "do_secure_hash",
@@ -464,6 +488,7 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "(location=file:///…), as they are and where they are. They may hold nothing that "
             "others put there, and no store.",
         ),
+        *_PROJECT_LIMITS,
         cfg.StrOpt(
             "legacy_checksum",
             default="inline",
@@ -645,6 +670,7 @@ def load(
     metrics_address(conf)
     staging_dir(conf)
     _check_authentication(conf)
+    project_limits(conf)
     return conf
 
 
@@ -655,6 +681,45 @@ def _check_authentication(conf: cfg.ConfigOpts) -> None:
         raise errors.ConfigurationError(
             reason=f"unauthenticated_ok goes with auth_strategy none, and it is {strategy}"
         )
+
+
+def project_limits(conf: cfg.ConfigOpts) -> dict[str, dict[str | None, int]]:
+    """Most that projects may have, by name and project (None: all others); negative: any number.
+
+    Bytes and images.  Raises ConfigurationError.
+    """
+    storage = _storage_quota(str(conf.user_storage_quota))
+    found: dict[str, dict[str | None, int]] = {}
+    for option in _PROJECT_LIMITS:
+        unit = _MIB if option.name in ("image_size_total", "image_stage_total") else 1
+        limits = {project: number * unit for project, number in _limits(option.name, conf.headrace)}
+        if option.name == "image_size_total" and storage:
+            general = limits.get(None, -1)
+            limits[None] = min(storage, general) if general >= 0 else storage
+        if limits:
+            found[option.name] = limits
+    return found
+
+
+def _limits(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str | None, int]]:
+    for each in options[name]:
+        project, colon, number = each.rpartition(":")
+        if not re.fullmatch(r"-?[0-9]{1,12}", number.strip()):
+            raise errors.ConfigurationError(
+                reason=f"{name}: {each!r} is neither a number nor PROJECT:NUMBER"
+            )
+        yield project.strip() if colon else None, int(number)
+
+
+def _storage_quota(text: str) -> int:
+    """user_storage_quota in bytes, 0 for none."""
+    units = ("", "B", "KB", "MB", "GB", "TB")
+    found = re.fullmatch(r"([0-9]{1,18}) *([A-Z]*)", text.strip())
+    if found is None or found[2] not in units:
+        raise errors.ConfigurationError(
+            reason=f"user_storage_quota {text!r} is not a number of B, KB, MB, GB or TB"
+        )
+    return int(found[1]) << 10 * max(units.index(found[2]) - 1, 0)
 
 
 def metrics_address(conf: cfg.ConfigOpts) -> tuple[str, int] | None:

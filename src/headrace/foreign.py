@@ -37,7 +37,6 @@ _OPTIONS = {
 _RESTRICTING = frozenset(
     {
         ("DEFAULT", "use_keystone_limits"),
-        ("DEFAULT", "user_storage_quota"),
         ("keystone_authtoken", None),
         ("oslo_limit", None),
         ("paste_deploy", "flavor"),

@@ -30,6 +30,15 @@ class Status(StrEnum):
     DELETED = "deleted"
 
 
+class Resource(StrEnum):
+    """What a project may have only so much of, by Glance's names."""
+
+    SIZE = "image_size_total"
+    STAGE = "image_stage_total"
+    COUNT = "image_count_total"
+    UPLOADING = "image_count_uploading"
+
+
 class Visibility(StrEnum):
     PRIVATE = "private"
     PUBLIC = "public"

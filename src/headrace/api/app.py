@@ -30,6 +30,7 @@ from headrace.api.whereabouts import Whereabouts
 from headrace.db import engine as db
 from headrace.db import migrate
 from headrace.metrics import Metrics
+from headrace.model import Resource
 from headrace.service import protections
 from headrace.service.accounts import Accounts
 from headrace.service.content import Content
@@ -45,6 +46,7 @@ from headrace.service.logins import Logins
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
 from headrace.service.plugins import Injection, Plugin, no_op
+from headrace.service.quota import ProjectLimits, Quota
 from headrace.service.regions import Regions
 from headrace.service.staging import Staging
 from headrace.service.stores import Stores
@@ -231,6 +233,7 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
     area = FilesystemStore(config.STAGING, config.staging_dir(conf))
     protected = property_protections(conf)
+    quota = _quota(conf, database)
     images = Images(
         database,
         stores,
@@ -240,10 +243,11 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
         _now,
         delayed_delete=conf.delayed_delete,
         protections=protected,
+        quota=quota,
     )
     landing = Landing(_upload_rules(conf))
-    content = Content(database, stores, landing, _now)
-    staging = Staging(database, area, landing, _now)
+    content = Content(database, stores, landing, _now, quota)
+    staging = Staging(database, area, landing, _now, quota)
     origins = Origins(Destinations(_destination_rules(conf)), stall=conf.headrace.stall_timeout)
     regions = Regions(
         conf.headrace.glance_regions or {},
@@ -262,8 +266,8 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
     location_rules = LocationRules(
         conf.image_location_quota, conf.do_secure_hash, conf.http_retries
     )
-    locations = Locations(database, stores, images, location_rules, landing.rules, _now)
-    imports = Imports(database, stores, jobs, origins, regions, methods, _now)
+    locations = Locations(database, stores, images, location_rules, landing.rules, _now, quota)
+    imports = Imports(database, stores, jobs, origins, regions, methods, _now, quota)
     cors = _cors_rules(conf)
     usual = _AUTHENTICATION[conf.headrace.auth_strategy](conf, cors.named)
     policy = policies(conf, protected)
@@ -288,6 +292,7 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
         staging,
         imports,
         Tasks(database, images, imports, _now),
+        quota,
         Whereabouts(stores, conf.show_image_direct_url, conf.show_multiple_locations),
         fields,
         _delivery(conf, monitoring.traffic),
@@ -478,6 +483,20 @@ def _delivery(conf: cfg.ConfigOpts, traffic: Traffic) -> delivery.Delivery:
         traffic,
         conf.headrace.downloads_per_client,
     )
+
+
+def _quota(conf: cfg.ConfigOpts, database: db.Database) -> Quota | None:
+    """The quotas of projects; None when nothing is limited."""
+    found = config.project_limits(conf)
+    if not found:
+        return None
+    everybody: dict[Resource, int] = {}
+    projects: dict[str, dict[Resource, int]] = {}
+    for name, limits in found.items():
+        for project, limit in limits.items():
+            of_project = everybody if project is None else projects.setdefault(project, {})
+            of_project[Resource(name)] = limit
+    return Quota(database, ProjectLimits(everybody, projects).of)
 
 
 def _upload_rules(conf: cfg.ConfigOpts) -> UploadRules:

@@ -29,6 +29,7 @@ from headrace.service.jobs import GLANCE_DIRECT
 from headrace.service.locations import Locations
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
+from headrace.service.quota import Quota
 from headrace.service.staging import Staging
 from headrace.service.stores import Stores
 from headrace.service.tasks import Tasks
@@ -44,6 +45,7 @@ def routes(
     staging: Staging,
     imports: Imports,
     tasks: Tasks,
+    quota: Quota | None,
     whereabouts: Whereabouts,
     fields: Fields,
     delivery: Delivery,
@@ -86,7 +88,7 @@ def routes(
         "/v2/images/{image_id}/locations": LocationsHandler(locations),
         "/v2/info/stores": StoresHandler(stores),
         "/v2/info/stores/detail": StoresDetailHandler(stores),
-        "/v2/info/usage": UsageHandler(),
+        "/v2/info/usage": UsageHandler(quota),
         "/v2/stores/{store_id}/{image_id}": StoredImageHandler(stores),
         **schemas.handlers(fields),
         **monitoring,

@@ -17,7 +17,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from headrace import errors
-from headrace.db import rows
+from headrace.db import quotas, rows
 from headrace.db.engine import Database, transaction
 from headrace.db.hints import exactly, unindexed
 from headrace.db.schema import (
@@ -77,13 +77,19 @@ def show_for_download(database: Database, image_id: str, viewer: Viewer) -> Imag
 
 
 @transaction
-def create(connection: Connection, image: Image) -> None:
-    """Record a new image; raises ImageExists also for the id of a deleted one."""
+def create(connection: Connection, image: Image, demand: quotas.Demand | None = None) -> None:
+    """Record a new image.
+
+    Raises ImageExists also for the id of a deleted one, QuotaExceeded when there is no room for
+    what ``demand`` says.
+    """
+    if demand is not None:
+        quotas.admit(connection, demand)
     insert(connection, image)
 
 
 def insert(connection: Connection, image: Image) -> None:
-    """As ``create``, in a transaction of the caller's."""
+    """As ``create``, in a transaction of the caller's that has asked for room."""
     try:
         connection.execute(
             sa.insert(images),

@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import cast
 
 import msgspec
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from headrace import errors
-from headrace.db import uploads
+from headrace.db import quotas, uploads
 from headrace.db.engine import Database, transaction
 from headrace.db.images import (
     NOT_DELETED,
@@ -54,36 +55,47 @@ def begin(
     worker: str,
     status: Status,
     properties: Mapping[str, str],
-) -> None:
+    demand: quotas.Demand | None = None,
+) -> int:
     """Lock an image for an import and record its task, with a lease of ``worker``.
 
-    Raises ImageBusy while another import holds the lock or somebody is at work on the image;
-    ImageChanged when it is no longer what ``before`` says, ImageNotFound when it was deleted;
-    TooLarge for the task's input.
+    Answers how many bytes are reserved, as ``uploads.claim``.  Raises ImageBusy while another
+    import holds the lock or somebody is at work on the image; ImageChanged when it is no longer
+    what ``before`` says, ImageNotFound when it was deleted; TooLarge for the task's input;
+    QuotaExceeded.
     """
     now = task.created_at
+    reserved = quotas.admit(connection, demand) if demand is not None else {}
     compare_and_set(connection, before, {"status": status.value, "updated_at": now})
     _break_stale_lock(connection, before.id, now)
     try:
-        _lock(connection, before, task, worker)
+        _lock(connection, before, task, worker, reserved)
     except (errors.StatusConflict, exc.IntegrityError):
         raise errors.ImageBusy(image_id=before.id) from None
     _insert_task(connection, task)
     set_properties(connection, before.id, properties, now)
+    return sum(reserved.values())
 
 
 @transaction
 def create(
-    connection: Connection, image: Image, task: Task, worker: str, properties: Mapping[str, str]
-) -> None:
+    connection: Connection,
+    image: Image,
+    task: Task,
+    worker: str,
+    properties: Mapping[str, str],
+    demand: quotas.Demand | None = None,
+) -> int:
     """Record a new image together with the import that it is made for, as ``begin`` does.
 
-    Raises ImageExists, TooLarge.
+    Raises ImageExists, TooLarge, QuotaExceeded.
     """
+    reserved = quotas.admit(connection, demand) if demand is not None else {}
     insert(connection, image)
-    _lock(connection, image, task, worker)
+    _lock(connection, image, task, worker, reserved)
     _insert_task(connection, task)
     set_properties(connection, image.id, properties, task.created_at)
+    return sum(reserved.values())
 
 
 @transaction
@@ -152,7 +164,9 @@ def record(
     """
     try:
         if ending is None:
-            uploads.hold(connection, image_id, task_id, now)
+            size = None if found is None else cast("int", found["size"])
+            settled = quotas.settled(len(locations), size, image_id)
+            uploads.hold(connection, image_id, task_id, now, settled)
         else:
             _end(connection, image_id, task_id, ending, now)
         if found is not None:
@@ -167,9 +181,11 @@ def record(
         raise errors.ImageGone(image_id=image_id) from None
 
 
-def _lock(connection: Connection, image: Image, task: Task, worker: str) -> None:
+def _lock(
+    connection: Connection, image: Image, task: Task, worker: str, reserved: Mapping[str, int]
+) -> None:
     now = task.created_at
-    uploads.lease(connection, image, task.id, worker, now)
+    uploads.lease(connection, image, task.id, worker, now, reserved)
     connection.execute(
         sa.insert(image_properties).inline(),
         {

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from headrace import errors
-from headrace.db import rows, uploads
+from headrace.db import quotas, rows, uploads
 from headrace.db.engine import transaction
 from headrace.db.hints import unindexed
 from headrace.db.images import compare_and_set, insert_location
@@ -57,14 +57,18 @@ def save(
     after: Image,
     upload_id: str | None = None,
     worker: str = "",
+    demand: quotas.Demand | None = None,
 ) -> None:
     """Write what ``after`` changes of the locations of ``before``, and what comes with the first.
 
     With ``upload_id`` there is a lease of ``worker``, which hashes the data from now on.  Raises
     ImageChanged when the image is no longer what ``before`` says, ImageNotFound when it was
-    deleted, StatusConflict when somebody is at work on it.
+    deleted, StatusConflict when somebody is at work on it; QuotaExceeded when there is no room for
+    what ``demand`` says that it takes.
     """
     now = after.updated_at
+    if demand is not None:
+        quotas.admit(connection, demand)
     values = {name: getattr(after, name) for name in _WITH_DATA}
     values |= {"status": after.status.value, "updated_at": now}
     compare_and_set(connection, before, values)
@@ -85,7 +89,7 @@ def save(
     for location in left:
         insert_location(connection, before.id, location, now)
     if upload_id is not None:
-        uploads.lease(connection, before, upload_id, worker, now)
+        uploads.lease(connection, before, upload_id, worker, now, {})
 
 
 @transaction

@@ -1,4 +1,4 @@
-"""The tables: Glance's layout at its head 2024_1_contract01, and the one table of our own.
+"""The tables: Glance's layout at its head 2024_1_contract01, and the tables of our own.
 
 Names, types, defaults and constraints of ``GLANCE`` are Glance's to the letter, since a Glance may
 work on the same database before, beside or after us.  What is ours lives in ``OWN``, and in indexes
@@ -16,7 +16,7 @@ from headrace.model import Visibility
 
 GLANCE_HEAD = "2024_1_contract01"
 GLANCE_VERSION_TABLE = "alembic_version"
-OWN_HEAD = "headrace_0001"
+OWN_HEAD = "headrace_0002"
 OWN_VERSION_TABLE = "headrace_alembic_version"
 
 # Characters of a property's value that are indexed: PostgreSQL refuses an index row above 2,704
@@ -301,7 +301,8 @@ metadef_namespace_resource_types = sa.Table(
 
 # The lease of an upload: who writes the data of a ``saving`` image, and when it last said so.
 # A ``saving`` image without one belongs to a Glance beside us.  There are as many rows as uploads
-# in progress, so there is nothing to index.
+# in progress, so there is nothing to index.  What an upload has reserved of its project's quota, in
+# bytes of stores or of the staging area, goes with its lease; NULL where nothing is limited.
 uploads = sa.Table(
     "headrace_uploads",
     OWN,
@@ -309,5 +310,16 @@ uploads = sa.Table(
     Column("upload_id", String(36), nullable=False),
     Column("worker", String(255), nullable=False),
     Column("heartbeat", _PRECISE, nullable=False),
+    Column("reserved", sa.BigInteger),
+    Column("reserved_staging", sa.BigInteger),
+    **_MYSQL,
+)
+
+# A row for each project that ever took something of a quota, to be locked by who does; the project
+# of images without an owner is "".
+quotas = sa.Table(
+    "headrace_quotas",
+    OWN,
+    Column("owner", String(255), primary_key=True),
     **_MYSQL,
 )

@@ -6,7 +6,8 @@ being uploaded through a Glance beside us and is never touched.  The data of a l
 hashed before the image becomes active is an upload, too, of an image that is ``importing``; a lease
 on an active image is of hashing that goes on behind it, or of copying to other stores; one on an
 ``uploading`` image is of data on its way to where it is staged.  The id of an import's upload is
-that of its task.
+that of its task.  What an upload has reserved of its project's quota (db.quotas) it has as long as
+its lease: whoever ends that, settles it.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -18,6 +19,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from headrace import errors
+from headrace.db import quotas
 from headrace.db.engine import Database, transaction
 from headrace.db.images import (
     compare_and_set,
@@ -66,28 +68,61 @@ def claim(
     worker: str,
     now: datetime,
     status: Status = Status.SAVING,
-) -> None:
+    demand: quotas.Demand | None = None,
+) -> int:
     """Take a queued image for an upload: it gets ``status`` and a lease of ``worker``.
 
+    Answers how many bytes of the project's quota are reserved, where ``demand`` asks for any.
     Raises ImageChanged for everybody but the first, and when what was checked (the formats above
-    all) is no longer so; ImageNotFound when the image was deleted.
+    all) is no longer so; ImageNotFound when the image was deleted; QuotaExceeded.
     """
+    reserved = quotas.admit(connection, demand) if demand is not None else {}
     compare_and_set(connection, image, {"status": status.value, "updated_at": now})
-    lease(connection, image, upload_id, worker, now)
+    lease(connection, image, upload_id, worker, now, reserved)
+    return sum(reserved.values())
 
 
-def lease(connection: Connection, image: Image, upload_id: str, worker: str, now: datetime) -> None:
+def lease(
+    connection: Connection,
+    image: Image,
+    upload_id: str,
+    worker: str,
+    now: datetime,
+    reserved: Mapping[str, int],
+) -> None:
     """Note that ``worker`` is at work on the image; raises StatusConflict when somebody is."""
     try:
         connection.execute(
             sa.insert(uploads),
-            {"image_id": image.id, "upload_id": upload_id, "worker": worker, "heartbeat": now},
+            {
+                "image_id": image.id,
+                "upload_id": upload_id,
+                "worker": worker,
+                "heartbeat": now,
+                **reserved,
+            },
         )
     except exc.IntegrityError:
         # Somebody else made the image queued under an upload that has not ended yet.
         raise errors.StatusConflict(
             image_id=image.id, status=Status.SAVING, expected=Status.QUEUED
         ) from None
+
+
+@transaction
+def extend(connection: Connection, image_id: str, upload_id: str, demand: quotas.Demand) -> int:
+    """Reserve what ``demand`` says, instead of what an upload has reserved so far; how many bytes.
+
+    Raises QuotaExceeded, after which it has what it had; ImageGone, StatusConflict when the lease
+    was lost.
+    """
+    reserved = quotas.extend(connection, image_id, upload_id, demand)
+    if reserved is not None:
+        return sum(reserved.values())
+    failure = _lost(connection, image_id)
+    if isinstance(failure, errors.ImageNotFound):
+        raise errors.ImageGone(image_id=image_id)
+    raise failure
 
 
 @transaction
@@ -276,12 +311,21 @@ def end_or_raise(connection: Connection, image_id: str, upload_id: str) -> None:
         raise _lost(connection, image_id)
 
 
-def hold(connection: Connection, image_id: str, upload_id: str, now: datetime) -> None:
-    """Make sure of a lease until the transaction ends; raises as ``end_or_raise``."""
+def hold(
+    connection: Connection,
+    image_id: str,
+    upload_id: str,
+    now: datetime,
+    settled: Mapping[str, object],
+) -> None:
+    """Make sure of a lease until the transaction ends; raises as ``end_or_raise``.
+
+    ``settled`` are columns of what it has reserved.
+    """
     held = connection.execute(
         sa.update(uploads)
         .where(uploads.c.image_id == image_id, uploads.c.upload_id == upload_id)
-        .values(heartbeat=now)
+        .values(heartbeat=now, **settled)
     )
     if held.rowcount != 1:
         raise _lost(connection, image_id)

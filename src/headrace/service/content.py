@@ -13,6 +13,7 @@ from headrace.service import policy, workers
 from headrace.service.context import Context
 from headrace.service.images import Clock, afresh
 from headrace.service.landing import Body, Landed, Landing, begin
+from headrace.service.quota import UNLIMITED, Quota, Room
 from headrace.stores.base import Data, Store, Writer
 from headrace.stores.registry import Registry
 from headrace.transfer.engine import How, Progress
@@ -29,11 +30,13 @@ class Content:
         stores: Registry,
         landing: Landing,
         clock: Clock,
+        quota: Quota | None = None,
     ) -> None:
         self._database = database
         self._stores = stores
         self._landing = landing
         self._clock = clock
+        self._quota = quota
         self._active: set[str] = set()
 
     def download(
@@ -102,15 +105,15 @@ class Content:
         bytes there so far; ``store_id`` is the store that the caller chose.  After any failure the
         image is queued again (or gone), and the store holds nothing of it.  Raises UnknownStore,
         StoreReadOnly, ImageNotFound, Forbidden, FormatsNotSet, StatusConflict, ImageTooLarge,
-        SizeMismatch, FormatMismatch, UnsafeImage, StoreFull, StoreUnwritable, DataExists, ImageGone
-        and the TransferErrors.
+        QuotaExceeded, SizeMismatch, FormatMismatch, UnsafeImage, StoreFull, StoreUnwritable,
+        DataExists, ImageGone and the TransferErrors.
         """
         store = self._stores.chosen(store_id)
         upload_id = str(uuid.uuid4())
-        image = afresh(lambda: self._claim(context, image_id, upload_id, body, announced))
+        image, room = afresh(lambda: self._claim(context, image_id, upload_id, body, announced))
         self._active.add(upload_id)
         try:
-            return self._store(image, store, upload_id, body, announced, progress or _nothing)
+            return self._store(image, store, upload_id, body, announced, progress or _nothing, room)
         finally:
             self._active.discard(upload_id)
 
@@ -125,7 +128,10 @@ class Content:
         """Raises what ``upload`` would of a body of ``length`` bytes, as far as can be foreseen."""
         store = self._stores.chosen(store_id)
         image = self._look_before_upload(context, image_id, length, announced)
-        store.create(image.id, announced if length is None else length).abort()
+        size = announced if length is None else length
+        if self._quota is not None:
+            self._quota.check(self._quota.data(image, size))
+        store.create(image.id, size).abort()
 
     def active_uploads(self) -> list[str]:
         """The ids of the uploads that are going on in this process."""
@@ -133,10 +139,17 @@ class Content:
 
     def _claim(
         self, context: Context, image_id: str, upload_id: str, body: Body, announced: int | None
-    ) -> Image:
+    ) -> tuple[Image, Room]:
         image = self._look_before_upload(context, image_id, body.length, announced)
-        uploads.claim(self._database, image, upload_id, workers.identity(), self._clock())
-        return image
+        now, worker, quota = self._clock(), workers.identity(), self._quota
+        if quota is None:
+            uploads.claim(self._database, image, upload_id, worker, now)
+            return image, UNLIMITED
+        demand = quota.data(image, announced if body.length is None else body.length)
+        reserved = uploads.claim(
+            self._database, image, upload_id, worker, now, Status.SAVING, demand
+        )
+        return image, quota.room(demand, image.id, upload_id, reserved)
 
     def _look_before_upload(
         self, context: Context, image_id: str, length: int | None, announced: int | None
@@ -161,12 +174,13 @@ class Content:
         body: Body,
         announced: int | None,
         progress: Progress,
+        room: Room,
     ) -> How | None:
         """From a claimed image to an active one, or back to a queued one."""
         writer: Writer | None = None
         try:
             writer = begin(store, image.id, body, announced)
-            landed = self._landing.land(image, writer, body, announced, progress)
+            landed = self._landing.land(image, writer, body, announced, progress, room)
             place = self._stores.place(store, writer.commit())
             self._activate(image.id, upload_id, place, landed)
             return landed.how

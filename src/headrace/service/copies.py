@@ -16,6 +16,7 @@ from headrace.model import MIB, Location
 from headrace.service.images import Clock
 from headrace.service.landing import Landed
 from headrace.service.plugins import Staged
+from headrace.service.quota import UNLIMITED, Room
 from headrace.service.regions import Found, RemoteSource
 from headrace.stores.base import Store, Writer
 from headrace.stores.registry import Registry
@@ -33,7 +34,8 @@ _LONGEST_MESSAGE = 1000  # characters
 class Job:
     """One import: ``stores`` in their order; with ``all_must_succeed`` to all of them or none.
 
-    ``roles`` are those of who asked, in lower case.
+    ``roles`` are those of who asked, in lower case; ``room`` is for the data once, and reserved for
+    each of the stores.
     """
 
     image_id: str
@@ -44,6 +46,7 @@ class Job:
     uri: str = ""
     source: RemoteSource | None = None
     roles: frozenset[str] = frozenset()
+    room: Room = UNLIMITED
 
 
 class Observed(Protocol):
@@ -67,14 +70,20 @@ class Watch:
         self._stopped = False
         self._database = database
         self._job = job
+        self._room = job.room
         self._clock = clock
         self._look = time.monotonic() + _LOOK_AGAIN
         self._tell = time.monotonic() + _TELL_AGAIN
 
     def expect(self, size: int | None) -> None:
-        """Take note of how many bytes there will be."""
+        """Take note of how many bytes there will be; raises QuotaExceeded."""
+        self._room.begin(size)
         if self.observed is not None:
             self.observed.expect(size)
+
+    def settle(self) -> None:
+        """Take note that there will be no more than there are, for which all stores have room."""
+        self._room = UNLIMITED
 
     def stop(self) -> None:
         """Have whoever goes on with the job end."""
@@ -86,8 +95,10 @@ class Watch:
             raise errors.ServiceStops()
 
     def __call__(self, total: int) -> None:
-        """Raises ImageGone when nobody wants the bytes any more, ServiceStops."""
+        """Raises ImageGone when nobody wants the bytes any more, ServiceStops, QuotaExceeded."""
         self.check()
+        if total > self._room.bound:
+            self._room.grow(total)
         if self.observed is not None:
             self.observed.landed = max(self.observed.landed, total)
         now = time.monotonic()
@@ -175,6 +186,7 @@ class Copies:
         except BaseException:
             writer.abort()
             raise
+        self.watch.settle()
         with self._lock:
             self._writers.append((store, writer))
             self._unrecorded.append(location)

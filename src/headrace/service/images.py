@@ -16,6 +16,7 @@ from headrace.model import Image, ImagePage, ImageQuery, Location, Status, Visib
 from headrace.service import policy
 from headrace.service.context import Context
 from headrace.service.protections import Act, Protections
+from headrace.service.quota import Quota
 from headrace.stores.base import Store
 from headrace.stores.registry import Registry
 
@@ -85,7 +86,9 @@ class Images:
         *,
         delayed_delete: bool = False,
         protections: Protections | None = None,
+        quota: Quota | None = None,
     ) -> None:
+        self._quota = quota
         self._database = database
         self._stores = stores
         self._staging = staging
@@ -102,7 +105,10 @@ class Images:
         Raises as ``draft``, and ImageExists.
         """
         image = self.draft(context, values)
-        rows.create(self._database, image)
+        if self._quota is None:
+            rows.create(self._database, image)
+        else:
+            rows.create(self._database, image, self._quota.image(image.owner))
         return self._shown(context, image)
 
     def draft(self, context: Context, values: Mapping[str, object]) -> Image:

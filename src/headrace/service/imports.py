@@ -9,12 +9,20 @@ from headrace import errors, log
 from headrace.db import images as rows
 from headrace.db import imports
 from headrace.db.engine import Database
+from headrace.db.quotas import Demand
 from headrace.model import NEW_IMAGE_TASK, Image, Status, Task
 from headrace.service import policy, workers
 from headrace.service.context import Context
 from headrace.service.copies import Job, progress
 from headrace.service.images import Clock, afresh
-from headrace.service.jobs import COPY_IMAGE, GLANCE_DIRECT, WEB_DOWNLOAD, Jobs
+from headrace.service.jobs import (
+    COPY_IMAGE,
+    GLANCE_DIRECT,
+    GLANCE_DOWNLOAD,
+    WEB_DOWNLOAD,
+    Jobs,
+)
+from headrace.service.quota import UNLIMITED, Quota, Room
 from headrace.service.regions import Regions, RemoteImage
 from headrace.stores.origin import Origins
 from headrace.stores.registry import Registry
@@ -45,7 +53,9 @@ class Imports:
         regions: Regions,
         methods: Sequence[str],
         clock: Clock,
+        quota: Quota | None = None,
     ) -> None:
+        self._quota = quota
         self._database = database
         self._registry = registry
         self._jobs = jobs
@@ -57,8 +67,9 @@ class Imports:
     def begin(self, context: Context, image_id: str, request: ImportRequest) -> None:
         """Have an image's data brought in behind the answer.
 
-        Raises BadRequest (method, stores, region), InvalidLocation, TooLarge (what is asked for),
-        ImageNotFound, Forbidden, Conflict (status, formats, unknown store), ImageBusy.
+        Raises BadRequest (method, stores, region), InvalidLocation, TooLarge (what is asked for,
+        QuotaExceeded), ImageNotFound, Forbidden, Conflict (status, formats, unknown store),
+        ImageBusy.
         """
         self._require_method(request.method)
         job = afresh(lambda: self._begin(context, image_id, request))
@@ -89,7 +100,9 @@ class Imports:
         }
         task = self._task(context, image, told)
         status = image.status if copying else Status.IMPORTING
-        imports.begin(self._database, image, task, workers.identity(), status, self._shown(stores))
+        demand = self._demand(image, request.method, len(stores))
+        shown, worker = self._shown(stores), workers.identity()
+        reserved = imports.begin(self._database, image, task, worker, status, shown, demand)
         return Job(
             image.id,
             task.id,
@@ -99,19 +112,31 @@ class Imports:
             request.uri or "",
             source,
             context.roles,
+            self._room(demand, image, task, reserved, len(stores)),
         )
 
     def create(self, context: Context, image: Image, uri: str, told: object) -> Task:
         """Record a new image and have its data fetched from ``uri`` behind the answer.
 
         ``uri`` has been checked; ``told`` is what the task says of its input.  There is no image
-        in the end if that fails.  Raises ImageExists, TooLarge.
+        in the end if that fails.  Raises ImageExists, TooLarge, QuotaExceeded.
         """
         stores = [self._registry.default.id]
         image = replace(image, status=Status.IMPORTING)
         task = replace(self._task(context, image, told), type=NEW_IMAGE_TASK)
-        imports.create(self._database, image, task, workers.identity(), self._shown(stores))
-        job = Job(image.id, task.id, WEB_DOWNLOAD, tuple(stores), uri=uri, roles=context.roles)
+        demand = None if self._quota is None else self._quota.fetched(image, 1, new=True)
+        shown, worker = self._shown(stores), workers.identity()
+        reserved = imports.create(self._database, image, task, worker, shown, demand)
+        room = self._room(demand, image, task, reserved, 1)
+        job = Job(
+            image.id,
+            task.id,
+            WEB_DOWNLOAD,
+            tuple(stores),
+            uri=uri,
+            roles=context.roles,
+            room=room,
+        )
         self._jobs.add(job)
         return task
 
@@ -141,6 +166,22 @@ class Imports:
 
     def _shown(self, stores: Sequence[str]) -> dict[str, str]:
         return progress(stores, ()) if self._registry.several else {}
+
+    def _demand(self, image: Image, method: str, copies: int) -> Demand | None:
+        """What an import takes of the project's quota, as far as that is known beforehand."""
+        if self._quota is None:
+            return None
+        if method in (WEB_DOWNLOAD, GLANCE_DOWNLOAD):
+            return self._quota.fetched(image, copies)
+        coming = method == COPY_IMAGE  # data comes already for one that is staged
+        return self._quota.data(image, image.size or 0, copies=copies, coming=coming)
+
+    def _room(
+        self, demand: Demand | None, image: Image, task: Task, reserved: int, copies: int
+    ) -> Room:
+        if self._quota is None:
+            return UNLIMITED
+        return self._quota.room(demand, image.id, task.id, reserved, copies)
 
     def _stores(self, request: ImportRequest) -> list[str]:
         """The ids of the stores to write to; raises Conflict.

@@ -8,6 +8,7 @@ from headrace import errors
 from headrace.client.partial import Expected
 from headrace.model import Image
 from headrace.service import formats
+from headrace.service.quota import UNLIMITED, Room
 from headrace.stores.base import Store, Writer
 from headrace.transfer.digest import Follower
 from headrace.transfer.engine import FileSink, How, Progress, Source, pump_all
@@ -79,17 +80,19 @@ class Landing:
         body: Body,
         announced: int | None,
         progress: Progress,
+        room: Room = UNLIMITED,
     ) -> Landed:
         """Bring the body into the writer's sink; ``progress(total)`` is told of the bytes there.
 
-        Raises ImageTooLarge, SizeMismatch, FormatMismatch, UnsafeImage, StoreFull, StoreUnwritable
-        and the TransferErrors.
+        Raises ImageTooLarge, SizeMismatch, FormatMismatch, UnsafeImage, StoreFull, StoreUnwritable,
+        the TransferErrors, and what ``room.grow`` does.
         """
         return self.bring(
             image,
             writer,
             lambda landed: self.receive(body, writer, announced, landed),
             progress,
+            room=room,
         )
 
     def bring(
@@ -99,6 +102,7 @@ class Landing:
         fetch: Callable[[Progress], tuple[int, How | None]],
         progress: Progress,
         expected: Expected | None = None,
+        room: Room = UNLIMITED,
     ) -> Landed:
         """As ``land``, of what ``fetch`` brings into the sink, telling how many bytes are there.
 
@@ -113,6 +117,8 @@ class Landing:
         follower = Follower(writer.sink.fd, algorithms)
 
         def landed(total: int) -> None:
+            if total > room.bound:
+                room.grow(total)
             writer.advance(total)
             follower.advance(total)
             progress(total)

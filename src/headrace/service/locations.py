@@ -23,6 +23,7 @@ from headrace.service.context import Context
 from headrace.service.hashing import Stopped, hash_data
 from headrace.service.images import ChangeOp, Clock, Images, afresh
 from headrace.service.landing import UploadRules
+from headrace.service.quota import Quota
 from headrace.stores.base import Data
 from headrace.stores.registry import Registry
 from headrace.transfer.extent import Extent
@@ -85,7 +86,9 @@ class Locations:
         rules: LocationRules,
         upload_rules: UploadRules,
         clock: Clock,
+        quota: Quota | None = None,
     ) -> None:
+        self._quota = quota
         self._database = database
         self._registry = registry
         self._images = images
@@ -106,7 +109,7 @@ class Locations:
 
         With hashes to compare with, the image becomes active when they are found right, otherwise
         at once.  Raises ImageNotFound, Forbidden, StatusConflict, InvalidLocation, FormatsNotSet,
-        FormatMismatch, UnsafeImage, ImageTooLarge.
+        FormatMismatch, UnsafeImage, ImageTooLarge, QuotaExceeded.
         """
         afresh(lambda: self._add(context, image_id, named))
 
@@ -117,14 +120,15 @@ class Locations:
         after = self._filled(image, location, None if self._rules.hashing else named.hashes)
         upload_id, worker = str(uuid.uuid4()), workers.identity()
         if not self._rules.hashing:
-            locations.save(self._database, image, after)
+            self._save(image, after)
             return
         if named.hashes is None:
-            locations.save(self._database, image, after, upload_id, worker)
+            self._save(image, after, upload_id, worker)
             self._begin(upload_id, lambda: self._hash_behind(after, location, upload_id))
             return
         now, status = self._clock(), Status.IMPORTING
-        uploads.claim(self._database, image, upload_id, worker, now, status)
+        demand = None if self._quota is None else self._quota.data(image, after.size)
+        uploads.claim(self._database, image, upload_id, worker, now, status, demand)
         expected = named.hashes
         self._begin(upload_id, lambda: self._hash_before(after, location, upload_id, expected))
 
@@ -153,9 +157,19 @@ class Locations:
                 after = self._with(context, after, change.named[0], change.position)
         if after.locations == before.locations:
             return []
-        locations.save(self._database, before, replace(after, updated_at=self._clock()))
+        self._save(before, replace(after, updated_at=self._clock()))
         kept = {each.url for each in after.locations}
         return [each for each in before.locations if each.url not in kept]
+
+    def _save(
+        self, before: Image, after: Image, upload_id: str | None = None, worker: str = ""
+    ) -> None:
+        """Save the locations of ``after``, if the project may have more where they are more."""
+        more = len(after.locations) - len(before.locations)
+        demand = None
+        if self._quota is not None and more > 0:
+            demand = self._quota.data(after, after.size, copies=more, coming=False)
+        locations.save(self._database, before, after, upload_id, worker, demand)
 
     def active(self) -> list[str]:
         """The leases of the hashing that goes on in this process."""

@@ -14,6 +14,7 @@ from headrace.service import policy, workers
 from headrace.service.context import Context
 from headrace.service.images import Clock, afresh
 from headrace.service.landing import Body, Landing
+from headrace.service.quota import UNLIMITED, Quota, Room
 from headrace.stores.base import Writer
 from headrace.stores.filesystem import FilesystemStore
 from headrace.transfer.engine import How, Progress
@@ -30,12 +31,18 @@ class Staging:
     """
 
     def __init__(
-        self, database: Database, area: FilesystemStore, landing: Landing, clock: Clock
+        self,
+        database: Database,
+        area: FilesystemStore,
+        landing: Landing,
+        clock: Clock,
+        quota: Quota | None = None,
     ) -> None:
         self._database = database
         self._area = area
         self._landing = landing
         self._clock = clock
+        self._quota = quota
         self._active: set[str] = set()
 
     def stage(
@@ -51,13 +58,14 @@ class Staging:
         Nothing is looked for in the data before it is imported.  Parameters are those
         of Content.upload.  After any failure the image is queued again (or gone)
         and nothing is staged.  Raises ImageNotFound, Forbidden, StatusConflict, ImageTooLarge,
-        SizeMismatch, DataExists, StoreFull, StoreUnwritable, ImageGone and the TransferErrors.
+        QuotaExceeded, SizeMismatch, DataExists, StoreFull, StoreUnwritable, ImageGone and the
+        TransferErrors.
         """
         upload_id = str(uuid.uuid4())
-        image = afresh(lambda: self._claim(context, image_id, upload_id, body, announced))
+        image, room = afresh(lambda: self._claim(context, image_id, upload_id, body, announced))
         self._active.add(upload_id)
         try:
-            return self._receive(image, upload_id, body, announced, progress)
+            return self._receive(image, upload_id, body, announced, progress, room)
         finally:
             self._active.discard(upload_id)
 
@@ -94,7 +102,7 @@ class Staging:
 
     def _claim(
         self, context: Context, image_id: str, upload_id: str, body: Body, announced: int | None
-    ) -> Image:
+    ) -> tuple[Image, Room]:
         image = rows.show_for_download(self._database, image_id, context.viewer)
         policy.require_of(context, "modify_image", image)
         if image.status is not Status.QUEUED:
@@ -102,9 +110,13 @@ class Staging:
                 image_id=image.id, status=image.status, expected=Status.QUEUED
             )
         self._landing.check_length(body.length, announced)
-        now, status = self._clock(), Status.UPLOADING
-        uploads.claim(self._database, image, upload_id, workers.identity(), now, status)
-        return image
+        now, worker, status = self._clock(), workers.identity(), Status.UPLOADING
+        if self._quota is None:
+            uploads.claim(self._database, image, upload_id, worker, now, status)
+            return image, UNLIMITED
+        demand = self._quota.staged(image, announced if body.length is None else body.length)
+        reserved = uploads.claim(self._database, image, upload_id, worker, now, status, demand)
+        return image, self._quota.room(demand, image.id, upload_id, reserved)
 
     def _receive(
         self,
@@ -113,6 +125,7 @@ class Staging:
         body: Body,
         announced: int | None,
         progress: Progress,
+        room: Room,
     ) -> How | None:
         """From a claimed image to a staged one, or back to a queued one."""
         writer: Writer | None = None
@@ -121,6 +134,8 @@ class Staging:
             writer = receiving = self._area.create(image.id, size)
 
             def landed(total: int) -> None:
+                if total > room.bound:
+                    room.grow(total)
                 receiving.advance(total)
                 progress(total)
 

@@ -4,11 +4,25 @@ import falcon
 import msgspec
 
 from headrace.api.requests import refuse_body
+from headrace.model import MIB, Resource
+from headrace.service.quota import Quota
+
+_IN_MIB = (Resource.SIZE, Resource.STAGE)
 
 
 class UsageHandler:
-    """Usage and limits by their names; there are none as long as projects have no limits."""
+    """Usage and limits by their names; none where no project has limits."""
+
+    def __init__(self, quota: Quota | None) -> None:
+        self._quota = quota
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         refuse_body(req)
-        resp.data = msgspec.json.encode({"usage": {}})
+        usage = {}
+        if self._quota is not None:
+            for resource, (limit, used) in self._quota.usage(req.context.caller).items():
+                if resource in _IN_MIB:
+                    # A limit that is no whole number of MiB, and what is left of it, are not more.
+                    limit, used = limit // MIB, -(-used // MIB)
+                usage[resource] = {"limit": limit, "usage": used}
+        resp.data = msgspec.json.encode({"usage": usage})

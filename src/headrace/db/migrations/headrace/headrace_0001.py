@@ -11,6 +11,7 @@ MySQL and MariaDB cannot undo a CREATE or a DROP: what a crash left half done is
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 
 from headrace.db import schema
 
@@ -24,6 +25,7 @@ _EMPTY_OR_VALUE = {
     "disk_format": "coalesce(disk_format, '')",
     "container_format": "coalesce(container_format, '')",
 }
+_LEASES = "headrace_uploads"
 _INDEXES: dict[str, tuple[str, tuple[str, ...]]] = {
     "headrace_images_id": ("images", ("deleted", "os_hidden", "id")),
     "headrace_images_created_at": ("images", ("deleted", "os_hidden", "created_at", "id")),
@@ -49,7 +51,20 @@ _INDEXES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def upgrade() -> None:
-    schema.OWN.create_all(op.get_bind())
+    op.create_table(
+        _LEASES,
+        sa.Column("image_id", sa.String(36), primary_key=True),
+        sa.Column("upload_id", sa.String(36), nullable=False),
+        sa.Column("worker", sa.String(255), nullable=False),
+        sa.Column(
+            "heartbeat",
+            sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb"),
+            nullable=False,
+        ),
+        if_not_exists=True,
+        mysql_engine="InnoDB",
+        mysql_charset="utf8",
+    )
     on_mysql = op.get_bind().dialect.name == "mysql"
     for name, (table, columns) in _INDEXES.items():
         if on_mysql and not _exists(table, name):
@@ -63,7 +78,7 @@ def downgrade() -> None:
     for name, (table, _columns) in _INDEXES.items():
         if not on_mysql or _exists(table, name):
             op.drop_index(name, table)
-    schema.OWN.drop_all(op.get_bind())
+    op.drop_table(_LEASES, if_exists=True)
 
 
 def _exists(table: str, name: str) -> bool:
