@@ -11,6 +11,7 @@ from headrace import config
 from headrace.api.schemas import Fields
 from headrace.api.traffic import Traffic
 from headrace.db import engine, migrate
+from headrace.db.quotas import Limits as ProjectLimits
 from headrace.metrics import Metrics
 from headrace.model import Viewer
 from headrace.service.content import Content
@@ -23,6 +24,7 @@ from headrace.service.landing import Landing, UploadRules
 from headrace.service.locations import LocationRules, Locations
 from headrace.service.members import Members
 from headrace.service.protections import Protections
+from headrace.service.quota import Quota
 from headrace.service.regions import Regions
 from headrace.service.staging import Staging
 from headrace.service.stores import Stores
@@ -104,6 +106,7 @@ def serving(
     staged: Path | None = None,
     job_rules: JobRules | None = None,
     protections: Protections | None = None,
+    project_limits: ProjectLimits | None = None,
 ) -> Iterator[Service]:
     database = engine.connect(f"sqlite:///{tmp_path}/headrace.db")
     migrate.prepare(database)
@@ -111,8 +114,16 @@ def serving(
     clock = Clock()
     fields = Fields(config.CONTAINER_FORMATS, config.DISK_FORMATS)
     area = FilesystemStore("os_glance_staging_store", staged or tmp_path / "staging")
+    quota = None if project_limits is None else Quota(database, lambda _: project_limits)
     images = Images(
-        database, stores, area, fields.check, Limits(128, 128), clock, protections=protections
+        database,
+        stores,
+        area,
+        fields.check,
+        Limits(128, 128),
+        clock,
+        protections=protections,
+        quota=quota,
     )
     rules = UploadRules(
         size_cap=1 << 30,
@@ -123,8 +134,8 @@ def serving(
         gpt_safety_nonfatal=(),
     )
     landing = Landing(rules)
-    content = Content(database, stores, landing, clock)
-    staging = Staging(database, area, landing, clock)
+    content = Content(database, stores, landing, clock, quota)
+    staging = Staging(database, area, landing, clock, quota)
     here = Rules(allowed_hosts=("127.0.0.1",), allowed_ports=())
     origins = Origins(Destinations(here), stall=5.0)
     regions = Regions({}, ("hw_", "os_"), fields.check, 3, 5.0)
@@ -133,9 +144,10 @@ def serving(
     observe = Traffic(metrics).job
     job_rules = job_rules or JobRules(4)
     jobs = Jobs(database, stores, staging, landing, origins, regions, clock, job_rules, observe)
-    imports = Imports(database, stores, jobs, origins, regions, methods, clock)
+    imports = Imports(database, stores, jobs, origins, regions, methods, clock, quota)
     members = Members(database, 128, clock)
-    locations = Locations(database, stores, images, LocationRules(10, True, 0), rules, clock)
+    location_rules = LocationRules(10, True, 0)
+    locations = Locations(database, stores, images, location_rules, rules, clock, quota)
     housekeeping = Housekeeping(
         database, stores, images, content, locations, staging, jobs, 60.0, clock
     )
