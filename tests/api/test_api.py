@@ -40,6 +40,13 @@ SETTINGS_OF: dict[str, dict[tuple[str, str], object]] = {
         ("headrace", "auth_strategy"): "http_basic",
         ("headrace", "http_basic_auth_user_file"): "{directory}/users",
     },
+    "quotas": {
+        ("DEFAULT", "user_storage_quota"): "12 B",
+        ("DEFAULT", "image_size_cap"): 1 << 30,
+        ("headrace", "image_stage_total"): ["1"],
+        ("headrace", "image_count_total"): ["4"],
+        ("headrace", "image_count_uploading"): ["1"],
+    },
     "stores": SEVERAL_STORES,
     "imports": SEVERAL_STORES,
     # Nobody listens there.

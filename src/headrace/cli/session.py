@@ -17,7 +17,7 @@ from headrace.cli.text import printable
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from headrace.client import Connection, Images, Metadefs, Stores
+    from headrace.client import Connection, Images, Metadefs, Stores, Usage
 
 DEFAULT_URL = "http://127.0.0.1:9292"
 DEFAULT_PORT = 9292
@@ -95,6 +95,12 @@ class Session:
         from headrace.client import Stores
 
         return Stores(self.connection(self.timeout))
+
+    def usage(self) -> "Usage":
+        """What the caller's project uses at the service, in the same way."""
+        from headrace.client import Usage
+
+        return Usage(self.connection(self.timeout))
 
     def connection(self, timeout: float) -> "Connection":
         """A connection to the service, which may do nothing for ``timeout`` seconds."""

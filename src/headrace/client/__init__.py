@@ -11,6 +11,7 @@ from headrace.client.members import Members
 from headrace.client.metadefs import Metadefs
 from headrace.client.stores import Stores
 from headrace.client.upload import Body
+from headrace.client.usage import Usage
 
 __all__ = [
     "Answer",
@@ -22,4 +23,5 @@ __all__ = [
     "Members",
     "Metadefs",
     "Stores",
+    "Usage",
 ]

@@ -45,6 +45,7 @@ _NEW_DATA = (
     errors.FormatMismatch,
     errors.UnsafeImage,
     errors.ImageTooLarge,
+    errors.QuotaExceeded,
 )
 # A location is looked into before it is taken.
 _NEW_PLACE = (
