@@ -20,12 +20,13 @@ from headrace import errors
 from headrace.db.engine import Database
 from headrace.db.hints import exactly, unindexed
 from headrace.db.schema import image_locations, image_properties, images, quotas, uploads
-from headrace.model import IMPORT_LOCK, Resource, Status
+from headrace.model import IMPORT_LOCK, MIB, Resource, Status
 
 Limits = Mapping[Resource, int]
 """Most that a project may have, of what is limited: bytes, images."""
 
 _IN_BYTES = {Resource.SIZE: uploads.c.reserved, Resource.STAGE: uploads.c.reserved_staging}
+_SHARE = 4
 _GONE = [Status.KILLED.value, Status.DELETED.value, Status.PENDING_DELETE.value]
 _STAGED = [Status.UPLOADING.value, Status.IMPORTING.value]
 _UNDER_WAY = [Status.SAVING.value, *_STAGED]
@@ -36,7 +37,8 @@ class Demand:
     """What somebody wants for a project that has ``limits``.
 
     ``takes`` are bytes and images that there must be room for.  Of ``spare``, in bytes, so much is
-    taken as there is room for: with a body of unknown length.
+    taken as there is, with a body of unknown length: where little is left, a part of it, so that
+    others find room at the same time.
     """
 
     owner: str | None
@@ -119,7 +121,10 @@ def _granted(demand: Demand, used: Mapping[Resource, int]) -> dict[Resource, int
             raise errors.QuotaExceeded(
                 quota=resource, limit=f"{limit}{unit}", wanted=f"{others + least}{unit}"
             )
-        granted[resource] = min(least + demand.spare.get(resource, 0), limit - others)
+        left = limit - others - least
+        granted[resource] = least + min(
+            demand.spare.get(resource, 0), left, max(left // _SHARE, MIB)
+        )
     return granted
 
 

@@ -152,5 +152,5 @@ class Quota:
 
 
 def _bound(granted: int, wanted: int) -> int:
-    """Where to ask for more: at the end, where less than was wanted is all that was left."""
+    """Where to ask for more: at the very end where little is left, of which each has but a part."""
     return granted - _AHEAD if granted >= wanted else granted
