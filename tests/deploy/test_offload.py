@@ -178,10 +178,11 @@ def test_nginx_asks_before_it_reads(nginx: Deployed) -> None:
     wait_until(lambda: arrivals(nginx) == [], "the removal of what broke off")
 
 
-def test_an_upload_as_large_as_allowed_and_one_larger() -> None:
-    """The cap holds before nginx reads what says its size, and after for what does not."""
+@pytest.mark.parametrize("bound", ["image_size_cap", "user_storage_quota"])
+def test_an_upload_as_large_as_allowed_and_one_larger(bound: str) -> None:
+    """The bound holds before nginx reads what says its size, and after for what does not."""
     require_host("nginx")
-    with hosts.running("nginx", conf="[DEFAULT]\nimage_size_cap = 1000000\n") as host:
+    with hosts.running("nginx", conf=f"[DEFAULT]\n{bound} = 1000000\n") as host:
         deployed = Deployed(host)
         image = deployed.create()
         for size in (1_000_001, 50_000_000):

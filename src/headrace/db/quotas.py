@@ -26,7 +26,7 @@ Limits = Mapping[Resource, int]
 """Most that a project may have, of what is limited: bytes, images."""
 
 _IN_BYTES = {Resource.SIZE: uploads.c.reserved, Resource.STAGE: uploads.c.reserved_staging}
-_SHARE = 4
+_SHARE = 4  # of what is left, at most one part goes to bytes that are not needed yet
 _GONE = [Status.KILLED.value, Status.DELETED.value, Status.PENDING_DELETE.value]
 _STAGED = [Status.UPLOADING.value, Status.IMPORTING.value]
 _UNDER_WAY = [Status.SAVING.value, *_STAGED]
