@@ -180,7 +180,10 @@ def test_nginx_asks_before_it_reads(nginx: Deployed) -> None:
 
 @pytest.mark.parametrize("bound", ["image_size_cap", "user_storage_quota"])
 def test_an_upload_as_large_as_allowed_and_one_larger(bound: str) -> None:
-    """The bound holds before nginx reads what says its size, and after for what does not."""
+    """The bound holds before nginx reads what says its size, and after for what does not.
+
+    A quota's is held by Headrace alone: nothing of such an upload is nginx's to write.
+    """
     require_host("nginx")
     with hosts.running("nginx", conf=f"[DEFAULT]\n{bound} = 1000000\n") as host:
         deployed = Deployed(host)
@@ -190,7 +193,7 @@ def test_an_upload_as_large_as_allowed_and_one_larger(bound: str) -> None:
             assert answer.status == 413
         with deployed.connect() as wire:
             wire.send(wire.head("PUT", path(image), OCTETS, "Transfer-Encoding: chunked"))
-            wire.send(b"%x\r\n" % 50_000_000, bytes(1_200_000))
+            wire.send(b"%x\r\n" % 50_000_000, bytes(2_200_000))
             assert wire.answer("PUT").status == 413, "before the rest has come"
         assert deployed.status(image) == "queued"
         wait_until(lambda: deployed.stored() == [], "the removal of what is too large")

@@ -135,17 +135,13 @@ def test_what_fits_is_taken_and_what_does_not_is_not_read(
     service.images.delete(ADMIN, next(iter(service.files())))
 
 
-def test_a_question_is_refused_as_the_upload_would_be(service: Service, limits: ProjectHas) -> None:
-    """Of a server in front that is to write the body to a file."""
-    limits[SIZE] = 1500
+def test_what_would_arrive_by_itself_is_not_asked_for(service: Service, limits: ProjectHas) -> None:
+    """A server in front would write it to a file before anything is reserved."""
     image_id = service.record()
-    service.content.check_upload(ADMIN, image_id, 1500, None)
-    service.content.check_upload(ADMIN, image_id, None, None)
-    with pytest.raises(errors.QuotaExceeded):
-        service.content.check_upload(ADMIN, image_id, 1501, None)
-    with pytest.raises(errors.QuotaExceeded):
-        service.content.check_upload(ADMIN, image_id, None, 1501)
-    assert usage(service)[SIZE] == 0
+    service.content.check_upload(ADMIN, image_id, 1000, None)
+    limits[SIZE] = 1500
+    with pytest.raises(errors.Forbidden):
+        service.content.check_upload(ADMIN, image_id, 1000, None)
 
 
 def test_of_unknown_length_more_is_reserved_as_bytes_come(

@@ -154,7 +154,7 @@ def _is_ready(database: Database) -> bool:
     with database.engine.connect() as connection:
         glance = _revisions(connection, schema.GLANCE_VERSION_TABLE)
         own = _revisions(connection, schema.OWN_VERSION_TABLE)
-    if own - {schema.OWN_HEAD}:
+    if own - set(schema.OWN_REVISIONS):
         raise errors.DatabaseTooNew(revision=", ".join(sorted(own)), whose="Headrace")
     return glance == {schema.GLANCE_HEAD} and own == {schema.OWN_HEAD}
 

@@ -53,12 +53,6 @@ def usage(database: Database, owner: str | None) -> dict[Resource, int]:
         return _usage(connection, owner, list(Resource))
 
 
-def check(database: Database, demand: Demand) -> None:
-    """Raises QuotaExceeded when there is no room now; takes nothing."""
-    with database.read() as connection:
-        _granted(demand, _usage(connection, demand.owner, _limited(demand)))
-
-
 def admit(connection: Connection, demand: Demand) -> dict[str, int]:
     """Make sure that there is room until the transaction ends, of which it must be the beginning.
 

@@ -125,13 +125,16 @@ class Content:
         announced: int | None,
         store_id: str | None = None,
     ) -> None:
-        """Raises what ``upload`` would of a body of ``length`` bytes, as far as can be foreseen."""
+        """Raises what ``upload`` would of a body of ``length`` bytes, as far as can be foreseen.
+
+        Forbidden of a project that may have only so much data: what arrives here by itself is not
+        reserved before it is written.
+        """
         store = self._stores.chosen(store_id)
         image = self._look_before_upload(context, image_id, length, announced)
-        size = announced if length is None else length
-        if self._quota is not None:
-            self._quota.check(self._quota.data(image, size))
-        store.create(image.id, size).abort()
+        if self._quota is not None and self._quota.limits_data(image):
+            raise errors.Forbidden(reason="the project has a quota")
+        store.create(image.id, announced if length is None else length).abort()
 
     def active_uploads(self) -> list[str]:
         """The ids of the uploads that are going on in this process."""

@@ -111,10 +111,9 @@ class Quota:
             takes[Resource.COUNT] = 1
         return self._demand(image.owner, takes)
 
-    def check(self, demand: Demand | None) -> None:
-        """Raises QuotaExceeded when there is no room now, and takes nothing."""
-        if demand is not None:
-            quotas.check(self._database, demand)
+    def limits_data(self, image: Image) -> bool:
+        """Whether the image's project may have only so much data."""
+        return Resource.SIZE in self._limits(image.owner)
 
     def room(
         self, demand: Demand | None, image_id: str, upload_id: str, reserved: int, copies: int = 1

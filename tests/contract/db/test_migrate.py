@@ -12,6 +12,7 @@ from headrace import errors
 from headrace.db import images, migrate, schema, uploads
 from headrace.db.engine import Database, connect
 from headrace.db.migrate import Found, State
+from headrace.db.uploads import Lease
 from headrace.model import Status
 from tests.contract.db.examples import ADMIN, NOW, image, stored
 
@@ -150,6 +151,28 @@ def test_a_newer_database_is_refused(unprepared: Unprepared, table: str, revisio
     assert migrate.check(database).state is State.TOO_NEW
     with pytest.raises(errors.DatabaseTooNew, match=revision):
         migrate.prepare(database)
+
+
+def test_a_database_without_quotas_gets_them(unprepared: Unprepared) -> None:
+    """Of a Headrace before them, whose uploads go on."""
+    database = unprepared()
+    migrate.prepare(database)
+    made = image()
+    images.create(database, made)
+    with database.write() as connection:
+        for statement in (
+            "DROP TABLE headrace_quotas",
+            "ALTER TABLE headrace_uploads DROP COLUMN reserved",
+            "ALTER TABLE headrace_uploads DROP COLUMN reserved_staging",
+            "UPDATE headrace_alembic_version SET version_num = 'headrace_0001'",
+            "INSERT INTO headrace_uploads (image_id, upload_id, worker, heartbeat)"
+            f" VALUES ('{made.id}', 'one', 'worker', '2026-01-02 03:04:05')",
+        ):
+            connection.execute(sa.text(statement))
+    assert migrate.check(database).state is State.TO_SYNC
+    migrate.prepare(database)
+    assert uploads.leases(database) == [Lease(made.id, "one", "worker", NOW)]
+    assert [each["reserved"] for each in stored(database, schema.uploads, made.id)] == [None]
 
 
 def test_a_database_that_was_handed_back_has_nothing_of_ours(unprepared: Unprepared) -> None:
