@@ -81,7 +81,7 @@ def _about_section(section: str, names: list[str]) -> str:
 
 
 def _about_option(section: str, name: str) -> str:
-    if section == "DEFAULT":
+    if section == "DEFAULT" and (section, name) not in _RESTRICTING:
         for why, starts in _OPTIONS.items():
             if name.startswith(starts):
                 return f"is {why} (ignored)"

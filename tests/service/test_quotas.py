@@ -17,13 +17,15 @@ from headrace.service.images import ChangeOp
 from headrace.service.imports import ImportRequest
 from headrace.service.locations import LocationChange, Named
 from headrace.service.quota import ProjectLimits
+from headrace.service.tasks import NewImage
 from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.listed import ListedFiles
 from headrace.stores.registry import Label, Registry
 from headrace.transfer.engine import Source, Stream
+from tests.service import test_regions
 from tests.service.callers import OWNER
 from tests.service.conftest import ADMIN, Service, serving
-from tests.service.test_imports import nothing_left, origin, settled, task
+from tests.service.test_imports import idle, nothing_left, origin, settled, task
 from tests.service.test_races import Paused
 
 SIZE, STAGE = Resource.SIZE, Resource.STAGE
@@ -400,6 +402,33 @@ def test_an_origin_that_lies_of_its_length(service: Service, limits: ProjectHas)
     with origin(sends(MIB, 20 * MIB)) as uri:
         assert fetched(service, service.record(), uri).status is Status.QUEUED
     assert usage(service)[SIZE] == MIB
+
+
+def test_a_task_that_makes_an_image_takes_of_each(service: Service, limits: ProjectHas) -> None:
+    limits |= {SIZE: MIB, COUNT: 1}
+    with origin(sends(2 * MIB, 2 * MIB)) as uri:
+        service.tasks.create(ADMIN, NewImage(uri, "raw", {}))
+        idle(service)
+    assert (usage(service)[SIZE], usage(service)[COUNT]) == (0, 0)
+    with origin(sends(MIB, MIB)) as uri:
+        service.tasks.create(ADMIN, NewImage(uri, "raw", {}))
+        idle(service)
+        assert (usage(service)[SIZE], usage(service)[COUNT]) == (MIB, 1)
+        with pytest.raises(errors.QuotaExceeded):
+            service.tasks.create(ADMIN, NewImage(uri, "raw", {}))
+        with pytest.raises(errors.QuotaExceeded):
+            service.record()
+
+
+def test_another_regions_image_is_reserved(service: Service, limits: ProjectHas) -> None:
+    size = len(test_regions.DATA)
+    limits[SIZE] = size - 1
+    image = test_regions.downloaded(service, test_regions.Region())
+    assert image.status is Status.QUEUED
+    assert "image_size_total" in task(service, image.id).message
+    limits[SIZE] = size
+    assert test_regions.downloaded(service, test_regions.Region()).status is Status.ACTIVE
+    assert usage(service)[SIZE] == size
 
 
 # --- locations

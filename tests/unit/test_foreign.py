@@ -33,7 +33,7 @@ def test_what_headrace_reads_is_not_told(tmp_path: Path) -> None:
         ("[oslo_messaging_rabbit]\nssl = s3cret", "[oslo_messaging_rabbit] is of oslo.messaging"),
         ("[taskflow_executor]\nmax_workers = s3cret", "[taskflow_executor] is of Glance's tasks"),
         ("[debug]\na = s3cret", "[debug] is a section that"),
-        ("[oslo_limit]\nendpoint_id = s3cret", "forbids in Glance is not forbidden here"),
+        ("[DEFAULT]\nuse_keystone_limits = s3cret", "forbids in Glance is not forbidden here"),
         ("[paste_deploy]\nflavor = s3cret", "forbids in Glance is not forbidden here"),
         ("[oslo_policy]\nremote_timeout = s3cret", "[oslo_policy] remote_timeout is an option"),
     ],
