@@ -1,10 +1,12 @@
 """Quotas on every way in: nothing is stored that was not reserved, nothing stays reserved."""
 
+import gzip
 import http.server
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import pytest
 from headrace import errors
 from headrace.db import quotas, uploads
 from headrace.model import MIB, Image, Resource, Status
+from headrace.service.decompression import Decompression
 from headrace.service.images import ChangeOp
 from headrace.service.imports import ImportRequest
+from headrace.service.jobs import JobRules
 from headrace.service.locations import LocationChange, Named
 from headrace.service.quota import ProjectLimits
 from headrace.service.tasks import NewImage
@@ -25,7 +29,7 @@ from headrace.transfer.engine import Source, Stream
 from tests.service import test_regions
 from tests.service.callers import OWNER
 from tests.service.conftest import ADMIN, Service, serving
-from tests.service.test_imports import idle, nothing_left, origin, settled, task
+from tests.service.test_imports import idle, nothing_left, origin, sending, settled, task
 from tests.service.test_races import Paused
 
 SIZE, STAGE = Resource.SIZE, Resource.STAGE
@@ -429,6 +433,33 @@ def test_another_regions_image_is_reserved(service: Service, limits: ProjectHas)
     limits[SIZE] = size
     assert test_regions.downloaded(service, test_regions.Region()).status is Status.ACTIVE
     assert usage(service)[SIZE] == size
+
+
+@pytest.fixture
+def unpacking(tmp_path: Path, limits: ProjectHas) -> Iterator[Service]:
+    """Writes to two of three stores at a time what it has decompressed."""
+    ids = ("fast", "cheap", "spare")
+    stores = [FilesystemStore(each, tmp_path / each) for each in ids]
+    registry = Registry(stores, "fast", dict.fromkeys(ids, Label()))
+    rules = JobRules(4, stores=2, plugins=(Decompression(1 << 30, 10_000),))
+    yield from serving(tmp_path, registry, job_rules=rules, project_limits=limits)
+
+
+def test_what_is_decompressed_is_reserved(unpacking: Service, limits: ProjectHas) -> None:
+    size = 70 * MIB
+    packed = gzip.compress(bytes(size))
+    request = ImportRequest("web-download", all_stores=True, all_must_succeed=False)
+    with origin(sending(packed)) as uri:
+        limits[SIZE] = 3 * size - 1
+        image_id = unpacking.record()
+        unpacking.imports.begin(ADMIN, image_id, replace(request, uri=uri))
+        assert settled(unpacking, image_id).status is Status.QUEUED
+        assert "image_size_total" in task(unpacking, image_id).message
+        assert usage(unpacking)[SIZE] == 0
+        limits[SIZE] = 3 * size
+        unpacking.imports.begin(ADMIN, image_id, replace(request, uri=uri))
+        assert len(settled(unpacking, image_id).locations) == 3
+        assert usage(unpacking)[SIZE] == 3 * size
 
 
 # --- locations
