@@ -131,7 +131,7 @@ def _lock(connection: Connection, owner: str | None) -> None:
     found = sa.select(quotas.c.owner).where(quotas.c.owner == key["owner"]).with_for_update()
     if connection.execute(found).first() is not None:
         return
-    # Whoever was quicker, his row is locked: so does neither DO NOTHING nor INSERT IGNORE.
+    # Locks the row of whoever was quicker, too; DO NOTHING and IGNORE would not.
     if dialect == "mysql":
         mine = mysql.insert(quotas).values(key).on_duplicate_key_update(key)
         connection.execute(mine)

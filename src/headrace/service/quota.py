@@ -57,6 +57,8 @@ class Room:
 
     def begin(self, length: int | None) -> None:
         """Have room for a body that is about to be read; raises as ``grow``."""
+        if self.bound == _ANY_NUMBER:
+            return
         if length is None:
             self.grow(1)
         elif length > self.bound:
