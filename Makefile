@@ -22,7 +22,7 @@ demo: .venv/.ready ## see it work: a real image up and down, verified, and what 
 serve: .venv/.ready ## run the service on 127.0.0.1:9292 (ARGS="--port 8080 …" for its options)
 	@exec $(bin)/headrace serve $(ARGS)
 
-test: .venv/.ready .venv-clients/.ready .venv-glance/.ready components ## install what the tests need, run all but the campaigns
+test: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-keystone/.ready components ## install what the tests need, run all but the campaigns
 	$(pytest) $(parallel) $(ARGS)
 
 test-fast: .venv/.ready ## those that need no peer and take no time; nothing is installed
@@ -38,20 +38,20 @@ check: .venv/.ready ## lint, format, types, layers, and the references' freshnes
 	$(bin)/lint-imports --no-logo
 	$(bin)/python -m tools.reference --check
 
-bench: .venv/.ready .venv-clients/.ready .venv-glance/.ready ## the figures of docs/benchmarks.md anew (ONLY=download: one part)
+bench: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-keystone/.ready ## the figures of docs/benchmarks.md anew (ONLY=download: one part)
 	$(bin)/python -m benchmarks $(ONLY) $(ARGS)
 
 docs: .venv/.ready ## write docs/reference anew
 	$(bin)/python -m tools.reference
 
-compatibility: .venv/.ready .venv-clients/.ready ## run OpenStack's clients, and write down what of them works
+compatibility: .venv/.ready .venv-clients/.ready .venv-keystone/.ready ## run OpenStack's clients, and write down what of them works
 	HEADRACE_WRITE_COMPATIBILITY=1 $(pytest) tests/compat -k "not differential and not of_glance and not two_way_door" $(ARGS)
 
 lock: ## resolve the dependencies anew (maintainers; needs uv)
 	tools/lock
 
 clean: ## remove the environments and everything generated
-	rm -rf /var/tmp/headrace-tests-$$(id -u) .venv .venv-clients .venv-glance .cache .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf /var/tmp/headrace-tests-$$(id -u) .venv .venv-clients .venv-glance .venv-keystone .cache .mypy_cache .ruff_cache .pytest_cache \
 	    .hypothesis .import_linter_cache build dist
 	find src tests tools demo benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -74,4 +74,8 @@ components: .venv/.ready
 
 .venv-glance/.ready: requirements/glance.lock
 	@tools/environment .venv-glance requirements/glance.lock $(PYTHON)
+	@touch $@
+
+.venv-keystone/.ready: requirements/keystone.lock
+	@tools/environment .venv-keystone requirements/keystone.lock $(PYTHON)
 	@touch $@

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import require_environment
 from tests.servers import Server, mariadb, postgresql
+from tools import keystone as keystones
 from tools.serving import Serving, serving
 
 Serve = Callable[..., Serving]
@@ -33,6 +35,14 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             return stack.enter_context(serving(directory, *options, **how))  # type: ignore[arg-type]
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[keystones.Keystone]:
+    """A real Keystone for all tests, who do not change whom it knows."""
+    require_environment(".venv-keystone")
+    with keystones.running(tmp_path_factory.mktemp("keystone")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
