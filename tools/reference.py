@@ -14,7 +14,7 @@ import yaml
 from falcon import testing
 from oslo_config import cfg
 
-from headrace import config, errors, store_settings
+from headrace import config, errors, keystone_settings, store_settings
 from headrace.api import app
 from headrace.cli.main import cli
 
@@ -62,6 +62,7 @@ def settings_page() -> str:
         lines += ["", f"## [{group}]", "", "| setting | type | default | meaning | environment |"]
         lines += ["|---|---|---|---|---|"]
         lines += [_setting(group, option) for option in options]
+    lines += _authtoken()
     for kind, options in store_settings.OF_TYPE.items():
         lines += ["", f"## The group of a store of type {kind}", ""]
         lines += ["| setting | type | default | meaning | environment |", "|---|---|---|---|---|"]
@@ -70,11 +71,34 @@ def settings_page() -> str:
 
 
 def _setting(group: str, option: cfg.Opt) -> str:
-    shown = option.default if option.sample_default is None else option.sample_default
-    default = "unset" if shown is None else f"`{_text(shown)}`" if shown != "" else "empty"
     variable = f"OS_{group.upper()}__{option.dest.upper()}"
-    words = [f"`{option.name}`", _cell(_kind(option)), _cell(default), _cell(option.help or "")]
+    words = [f"`{option.name}`", _cell(_kind(option)), _default(option), _cell(option.help or "")]
     return f"| {' | '.join(words)} | `{variable}` |"
+
+
+def _default(option: cfg.Opt) -> str:
+    shown = option.default if option.sample_default is None else option.sample_default
+    return _cell("unset" if shown is None else f"`{_text(shown)}`" if shown != "" else "empty")
+
+
+def _authtoken() -> list[str]:
+    """Names, types and defaults: what they mean is keystonemiddleware's to say."""
+    group = keystone_settings.GROUP
+    timeout = keystone_settings.REQUEST_TIMEOUT
+    options = sorted(keystone_settings.options(), key=lambda option: str(option.name))
+    return [
+        "",
+        f"## [{group}]",
+        "",
+        "With auth_strategy keystone; [the guide](../guides/keystone.md) says which matter. They "
+        "are keystonemiddleware's own, and keystoneauth's for the `auth_type` (`password`: "
+        "`auth_url`, `username`, …). http_connect_timeout is "
+        f"{timeout} unless it is set; delay_auth_decision has no effect.",
+        "",
+        "| setting | type | default |",
+        "|---|---|---|",
+        *(f"| `{each.name}` | {_cell(_kind(each))} | {_default(each)} |" for each in options),
+    ]
 
 
 def _kind(option: cfg.Opt) -> str:

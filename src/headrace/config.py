@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from oslo_config import cfg, types
 
-from headrace import errors, store_settings
+from headrace import errors, keystone_settings, store_settings
 from headrace.store_settings import backends as backends
 
 _MIB = 1 << 20
@@ -53,7 +53,7 @@ IMPORT_PLUGINS = (
 STAGING = "os_glance_staging_store"
 """What is not a store, but looks like one: where data waits for its import."""
 
-AUTH_STRATEGIES = ("none", "http_basic")
+AUTH_STRATEGIES = ("none", "http_basic", "keystone")
 
 POLICY_FILE = "policy.yaml"
 """Which policy file is read if it is there; one of another name has to be."""
@@ -203,6 +203,12 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             default=64,
             min=1,
             help="Longest X-Openstack-Request-Id accepted from a caller.",
+        ),
+        cfg.BoolOpt(
+            "allow_anonymous_access",
+            default=False,
+            help="With auth_strategy 'keystone': take who shows no good token for nobody, who has "
+            "no role and no project, instead of refusing him.",
         ),
         cfg.StrOpt(
             "metadata_source_path",
@@ -426,6 +432,13 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             help="While this file exists, /healthcheck answers 503.",
         ),
     ],
+    "paste_deploy": [
+        cfg.StrOpt(
+            "flavor",
+            help="In a glance-api.conf: Glance's pipeline. Where it names keystone, auth_strategy "
+            "is keystone unless it is set.",
+        ),
+    ],
     "headrace": [
         cfg.StrOpt(
             "state_dir",
@@ -440,7 +453,8 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             choices=AUTH_STRATEGIES,
             help="How callers show who they are. 'none': they do not; everybody is an "
             "administrator, so only this machine is served. 'http_basic': by name and password, of "
-            "the users that `headrace user` knows.",
+            "the users that `headrace user` knows. 'keystone': by a token of the Keystone of "
+            "[keystone_authtoken]; this is the default where [paste_deploy] flavor names it.",
         ),
         cfg.StrOpt(
             "http_basic_auth_user_file",
@@ -652,7 +666,8 @@ def load(
         conf(args=[], project="headrace", default_config_files=names, default_config_dirs=[])
         if (several := wanted.pop(("DEFAULT", "enabled_backends"), None)) is not None:
             conf.set_override("enabled_backends", several)
-        store_settings.register(conf, OPTIONS)
+        store_settings.register(conf, [*OPTIONS, keystone_settings.GROUP])
+        _choose_authentication(conf, wanted)
         for (group, name), value in wanted.items():
             conf.set_override(name, value, group=None if group == "DEFAULT" else group)
         for group in backends(conf):
@@ -661,6 +676,9 @@ def load(
         for group, options in OPTIONS.items():
             for option in options:
                 _value(conf, group, option.dest)
+        if conf.headrace.auth_strategy == "keystone":
+            for option in conf[keystone_settings.GROUP]:
+                _value(conf, keystone_settings.GROUP, option)
     except (cfg.Error, ValueError) as error:
         raise errors.ConfigurationError(reason=str(error)) from error
     store_settings.check(conf)
@@ -672,6 +690,16 @@ def load(
     _check_authentication(conf)
     project_limits(conf)
     return conf
+
+
+def _choose_authentication(conf: cfg.ConfigOpts, wanted: dict[tuple[str, str], object]) -> None:
+    """Find out which it is, since that makes other settings known; raises ConfigurationError."""
+    if "keystone" in (conf.paste_deploy.flavor or ""):
+        conf.set_default("auth_strategy", "keystone", group="headrace")
+    if (strategy := wanted.pop(("headrace", "auth_strategy"), None)) is not None:
+        conf.set_override("auth_strategy", strategy, group="headrace")
+    if conf.headrace.auth_strategy == "keystone":
+        keystone_settings.register(conf)
 
 
 def _check_authentication(conf: cfg.ConfigOpts) -> None:

@@ -20,6 +20,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     ├── Unauthenticated              401  access.unauthenticated
     ├── Forbidden                    403  access.forbidden
     │   ├── RemoteWithoutAuth        403  access.remote_without_auth
+    │   ├── WrongScope               403  access.wrong_scope
     │   ├── ImageProtected           403  image.protected
     │   ├── ImageNotShared           403  image.not_shared
     │   ├── StatusForbids            403  image.status_forbids
@@ -72,6 +73,8 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── StoreUnwritable          503  store.unwritable
     │   ├── UploadsBusy              503  upload.busy
     │   ├── LoginsBusy               503  access.logins_busy
+    │   ├── KeystoneUnavailable      503  access.keystone_unavailable
+    │   ├── KeystoneBusy             503  access.keystone_busy
     │   └── OriginsBusy              503  store.origins_busy
     ├── ServiceStops                 503  service.stops
     ├── StoreCorrupt                 500  store.corrupt
@@ -183,6 +186,11 @@ class Forbidden(Error):
 class RemoteWithoutAuth(Forbidden):
     code = "access.remote_without_auth"
     text = "without authentication only this machine is served ({reason}); see unauthenticated_ok"
+
+
+class WrongScope(Forbidden):
+    code = "access.wrong_scope"
+    text = "a token for a project is needed, and this one is {scope}"
 
 
 class ImageProtected(Forbidden):
@@ -450,6 +458,18 @@ class UploadsBusy(ServiceUnavailable):
 class LoginsBusy(ServiceUnavailable):
     code = "access.logins_busy"
     text = "{limit} callers wait for their passwords to be checked, as many as may; try again"
+    retry_after = 1
+
+
+class KeystoneUnavailable(ServiceUnavailable):
+    code = "access.keystone_unavailable"
+    text = "Keystone, which knows who is calling, does not answer"
+    retry_after = 5
+
+
+class KeystoneBusy(ServiceUnavailable):
+    code = "access.keystone_busy"
+    text = "Keystone is being asked about {limit} callers, as many as at a time; try again"
     retry_after = 1
 
 

@@ -15,7 +15,7 @@ _SECTIONS = {
     "oslo_middleware": "of oslo.middleware: Headrace has no such filters",
     "oslo_reports": "of oslo.reports: Headrace has /metrics instead",
     "profiler": "of osprofiler: Headrace has /metrics instead",
-    "paste_deploy": "of Paste: Headrace has no pipeline to be composed",
+    "keystone_authtoken": "for auth_strategy keystone, which is not chosen",
     "wsgi": "of Glance's own processes: Headrace has threads and max_uploads instead",
     "task": "of Glance's tasks: [wsgi] task_pool_threads is what Headrace has",
     "key_manager": "of castellan: Headrace fetches no keys",
@@ -39,7 +39,6 @@ _RESTRICTING = frozenset(
         ("DEFAULT", "use_keystone_limits"),
         ("keystone_authtoken", None),
         ("oslo_limit", None),
-        ("paste_deploy", "flavor"),
     }
 )
 _NOT_RESTRICTED = "; what it forbids in Glance is not forbidden here"

@@ -261,6 +261,19 @@ def test_passwords_are_asked_for_where_they_are_wished(owned: Path, name: str) -
     assert "unauthenticated_ok goes with auth_strategy none" in done.stderr
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_tokens_are_asked_for_where_they_are_wished(owned: Path, name: str) -> None:
+    words = [name, "--state-dir", owned, "--listen", "192.0.2.1:9292", "--auth", "keystone"]
+    assert "auth_type" in config(*words, status=1).stderr
+    file = owned.parent / "headrace.conf"
+    file.write_text("[keystone_authtoken]\nauth_type = password\npassword = not-for-others\n")
+    written = config(*words, "--config-file", file)
+    assert "keystone" in written.stdout
+    assert "unauthenticated" not in written.stdout.lower()
+    assert ("tokens would cross" in written.stderr) == (name != "systemd")
+    assert "not-for-others" not in written.stdout + written.stderr
+
+
 @pytest.mark.parametrize("front", FRONTS)
 def test_serving_behind_a_front_wants_authentication(tmp_path: Path, front: str) -> None:
     done = subprocess.run(

@@ -34,7 +34,9 @@ def test_what_headrace_reads_is_not_told(tmp_path: Path) -> None:
         ("[taskflow_executor]\nmax_workers = s3cret", "[taskflow_executor] is of Glance's tasks"),
         ("[debug]\na = s3cret", "[debug] is a section that"),
         ("[DEFAULT]\nuse_keystone_limits = s3cret", "forbids in Glance is not forbidden here"),
-        ("[paste_deploy]\nflavor = s3cret", "forbids in Glance is not forbidden here"),
+        ("[paste_deploy]\nconfig_file = s3cret", "[paste_deploy] config_file is an option that"),
+        ("[keystone_authtoken]\npassword = s3cret", "is for auth_strategy keystone, which is not"),
+        ("[keystone_authtoken]\npassword = s3cret", "forbids in Glance is not forbidden here"),
         ("[oslo_policy]\nremote_timeout = s3cret", "[oslo_policy] remote_timeout is an option"),
     ],
 )

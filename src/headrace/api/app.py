@@ -15,7 +15,7 @@ import falcon
 from oslo_config import cfg
 from prometheus_client import Counter, Histogram
 
-from headrace import config, errors, log
+from headrace import config, errors, keystone_settings, log
 from headrace.api import auth, delivery, versions
 from headrace.api.answers import answer
 from headrace.api.basic import Basic
@@ -171,13 +171,13 @@ class _Gate:
             return
         if (given := req.get_header("X-Openstack-Request-Id")) is not None:
             _identify(resp, self._checked(given))
+        path = req.env["PATH_INFO"]
+        if not path.isascii() or "\0" in path:
+            _check_path(path)
         caller = self._authenticate(req.env)
         req.context.caller = (
             caller if self._policies.rules is None else self._policies.judged(caller)
         )
-        path = req.env["PATH_INFO"]
-        if not path.isascii() or "\0" in path:
-            _check_path(path)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
@@ -341,10 +341,53 @@ def _by_password(conf: cfg.ConfigOpts, origins: frozenset[str]) -> auth.Authenti
     return Basic(Logins(accounts, waiting=max(1, conf.headrace.threads // 2)), origins)
 
 
+def _by_token(conf: cfg.ConfigOpts, _: frozenset[str]) -> auth.Authenticate:
+    # A page may come from anywhere: no browser adds a token of its own accord.
+    # Only here: these libraries take as long to load as all else.
+    from keystoneauth1 import loading
+    from keystoneauth1.exceptions import ClientException
+    from keystonemiddleware.auth_token import AuthProtocol
+    from keystonemiddleware.exceptions import ConfigurationError
+
+    from headrace.api import keystone
+
+    options = conf.keystone_authtoken
+    # It decides at once: who has no token does not come as far, and an answer that is missing is
+    # then not taken for a refusal.
+    how = {"oslo_config_config": conf, "delay_auth_decision": False}
+    kept = options.token_cache_time
+    if options.memcached_servers:
+        kept = min(kept, keystone.BESIDE_MEMCACHED)
+    else:
+        how["cache"] = keystone.CACHE
+    try:
+        middleware = AuthProtocol(keystone.confirmed, how)
+        where = middleware.www_authenticate_uri
+        own = loading.load_auth_from_conf_options(conf, keystone_settings.GROUP)
+    except (ClientException, ConfigurationError) as error:
+        raise errors.ConfigurationError(reason=f"[keystone_authtoken] {error}") from error
+    session = loading.session.Session().load_from_options(
+        insecure=options.insecure,
+        cacert=options.cafile,
+        cert=options.certfile,
+        key=options.keyfile,
+        timeout=options.http_connect_timeout,
+    )
+    return keystone.Keystone(
+        middleware,
+        where,
+        partial(session.get_token, own),
+        kept=kept,
+        questions=max(1, conf.headrace.threads // 2),
+        anonymous=conf.allow_anonymous_access,
+    )
+
+
 # By auth_strategy: from the settings, and the origins whose web pages may use the service.
 _AUTHENTICATION: dict[str, Callable[[cfg.ConfigOpts, frozenset[str]], auth.Authenticate]] = {
     "none": _without_authentication,
     "http_basic": _by_password,
+    "keystone": _by_token,
 }
 
 

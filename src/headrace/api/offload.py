@@ -101,6 +101,11 @@ def is_question(env: Environ) -> bool:
     return env.get(_UPLOAD) == "ask"
 
 
+def is_arrival(env: Environ) -> bool:
+    """Whether the request's body has arrived in a file, so that nginx asked before it was sent."""
+    return env.get(_UPLOAD) == "file" and _strangeness(env) is None
+
+
 def _length(env: Environ) -> int | None:
     text = str(env.get(_LENGTH, ""))
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

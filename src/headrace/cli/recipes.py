@@ -220,10 +220,12 @@ def command(
 def _note_access(server: str, setup: Setup) -> None:
     """Say who would be served otherwise than may be expected."""
     from headrace import config
+    from headrace.server.exposure import SHOWN
 
     conf = setup.conf
+    strategy = conf.headrace.auth_strategy
     in_front = server in FRONTS or setup.behind is not None
-    if conf.headrace.auth_strategy == "none":
+    if strategy == "none":
         elsewhere = in_front or not setup.listen.is_loopback
         if elsewhere and not conf.headrace.unauthenticated_ok:
             output.note(
@@ -231,14 +233,16 @@ def _note_access(server: str, setup: Setup) -> None:
                 "from another machine; --auth http_basic asks for passwords, --no-auth serves "
                 "everybody who can connect"
             )
-    elif conf.headrace.auth_strategy == "http_basic":
-        if not os.path.exists(file := config.user_file(conf)):
-            output.note(
-                f"the service will not start without {file}: `headrace user add NAME --project "
-                "PROJECT --role ROLE` makes it"
-            )
-        if not setup.certificate and server != "systemd" and not setup.listen.is_loopback:
-            output.note("passwords would cross the network unencrypted: see --certificate, --key")
+        return
+    if strategy == "http_basic" and not os.path.exists(file := config.user_file(conf)):
+        output.note(
+            f"the service will not start without {file}: `headrace user add NAME --project "
+            "PROJECT --role ROLE` makes it"
+        )
+    if not setup.certificate and server != "systemd" and not setup.listen.is_loopback:
+        output.note(
+            f"{SHOWN[strategy]} would cross the network unencrypted: see --certificate, --key"
+        )
 
 
 def _write(server: str, setup: Setup) -> str:

@@ -26,9 +26,9 @@ _CONFIG_FILES = click.option(
 auth_option = click.option(
     "--auth",
     "auth_strategy",
-    type=click.Choice(("none", "http_basic")),
-    help="How callers show who they are: not at all, or by the passwords of `headrace user` "
-    "[auth_strategy].",
+    type=click.Choice(("none", "http_basic", "keystone")),
+    help="How callers show who they are: not at all, by the passwords of `headrace user`, or by "
+    "tokens of the Keystone that the settings name [auth_strategy].",
 )
 """``--auth``, for what runs a service."""
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+SHOWN = {"http_basic": "passwords", "keystone": "tokens"}
+"""What callers send, by auth_strategy."""
+
 
 def statements(auth_strategy: str, unauthenticated_ok: bool, in_clear: bool) -> Iterator[str]:
     """Warnings; ``in_clear`` is whether requests come from other machines without TLS."""
@@ -10,8 +13,9 @@ def statements(auth_strategy: str, unauthenticated_ok: bool, in_clear: bool) -> 
             "NOBODY IS AUTHENTICATED (unauthenticated_ok): whoever reaches this service is an "
             "administrator"
         )
-    if auth_strategy == "http_basic" and in_clear:
+    if auth_strategy in SHOWN and in_clear:
         yield (
-            "PASSWORDS CROSS THE NETWORK UNENCRYPTED: whoever sees the traffic has them; let TLS "
-            "end on this machine, in front (`headrace config nginx --certificate FILE --key FILE`)"
+            f"{SHOWN[auth_strategy].upper()} CROSS THE NETWORK UNENCRYPTED: whoever sees the "
+            "traffic has them; let TLS end on this machine, in front (`headrace config nginx "
+            "--certificate FILE --key FILE`)"
         )

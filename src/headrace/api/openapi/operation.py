@@ -21,9 +21,12 @@ ALWAYS: Refusals = (
     errors.BadRequest,
     errors.Unauthenticated,
     errors.RemoteWithoutAuth,
+    errors.WrongScope,
     errors.TooManyLogins,
     errors.HeaderTooLarge,
     errors.LoginsBusy,
+    errors.KeystoneBusy,
+    errors.KeystoneUnavailable,
     errors.ServiceUnavailable,
 )
 BODY: Refusals = (
