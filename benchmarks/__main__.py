@@ -26,6 +26,7 @@ from benchmarks import (
     scale,
     start,
     startup,
+    tokens,
     upload,
 )
 from benchmarks.plan import TMPFS, Plan
@@ -45,6 +46,7 @@ PARTS: dict[str, Callable[[Plan], list[Row]]] = {
     "startup": startup.run,
     "control": control.run,
     "lists": lists.run,
+    "tokens": tokens.run,
     "start": start.run,
     "memory": memory.run,
     "hosts": hosts.run,
