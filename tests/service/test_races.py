@@ -4,15 +4,21 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from headrace import errors
+from headrace import config, errors
+from headrace.api.schemas import Fields
+from headrace.db import engine, migrate
 from headrace.model import Status
-from headrace.service.images import Change, ChangeOp
+from headrace.service.images import Change, ChangeOp, Images, Limits
+from headrace.stores.filesystem import FilesystemStore
+from headrace.stores.registry import Registry
 from headrace.transfer.engine import Source
+from tests.conftest import KINDS, NewDatabase
 from tests.image_files import qcow2
-from tests.service.conftest import ADMIN, Service
+from tests.service.conftest import ADMIN, Clock, Service
 
 
 class Paused:
@@ -199,3 +205,50 @@ def test_tags_added_at_once_are_all_there(service: Service) -> None:
         )
         assert outcomes == [None, None, None]
         assert service.images.show(ADMIN, image_id).tags == {"a", "b"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_crowd_gives_an_image_more_properties_or_tags_than_it_may_have(
+    tmp_path: Path, new_database: NewDatabase, kind: str
+) -> None:
+    database = engine.connect(new_database(kind))
+    migrate.prepare(database)
+    store = FilesystemStore("file", tmp_path / "images")
+    fields = Fields(config.CONTAINER_FORMATS, config.DISK_FORMATS)
+    limits, crowd, rounds = Limits(properties=4, tags=3), 4, 6
+    images = Images(
+        database, Registry([store], default="file"), store, fields.check, limits, Clock()
+    )
+
+    def persist(act: Callable[[], object]) -> Callable[[], object]:
+        """As a client does whom somebody was always quicker than."""
+
+        def until_done() -> None:
+            while True:
+                try:
+                    act()
+                except errors.ImageChanged:
+                    continue
+                return
+
+        return until_done
+
+    def add_property(image_id: str, name: str) -> Callable[[], object]:
+        change = Change(ChangeOp.ADD, name, "x")
+        return persist(lambda: images.update(ADMIN, image_id, [change]))
+
+    def add_tag(image_id: str, name: str) -> Callable[[], object]:
+        return persist(lambda: images.add_tag(ADMIN, image_id, name))
+
+    try:
+        for _ in range(rounds):
+            image_id = images.create(ADMIN, {"a": "", "b": "", "tags": ["a"]}).id
+            acts = [add(image_id, f"{n}") for n in range(crowd) for add in (add_property, add_tag)]
+            outcomes = concurrently(*acts)
+            refused = [each for each in outcomes if each is not None]
+            assert {each.code for each in refused} == {"quota.exceeded"}
+            assert len(refused) == 4
+            found = images.show(ADMIN, image_id)
+            assert (len(found.properties), len(found.tags)) == (4, 3)
+    finally:
+        database.close()

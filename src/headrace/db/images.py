@@ -4,7 +4,7 @@ Deletes are soft, as Glance's are: a deleted id stays taken, and a property that
 its row, which setting it again takes up.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from enum import Enum
@@ -109,8 +109,16 @@ def insert(connection: Connection, image: Image) -> None:
 
 
 @transaction
-def update(connection: Connection, before: Image, after: Image) -> Image:
+def update(
+    connection: Connection,
+    before: Image,
+    after: Image,
+    check: Callable[[Image], None] | None = None,
+) -> Image:
     """Write what ``after`` changes of ``before``, and its updated_at; the image as stored.
+
+    ``check`` is shown that image, which may have properties and tags that ``after`` has not: where
+    a time has whole seconds, somebody else's of the same second.  When it raises nothing is stored.
 
     Locations are not touched.  Raises ImageChanged when the image is no longer what ``before``
     says, ImageNotFound when it was deleted.
@@ -129,7 +137,10 @@ def update(connection: Connection, before: Image, after: Image) -> Image:
     row = connection.execute(
         sa.select(*rows.COLUMNS).where(images.c.id == sa.bindparam("id")), {"id": before.id}
     ).one()
-    return rows.image(row, rows.parts_of_one(connection, before.id))
+    stored = rows.image(row, rows.parts_of_one(connection, before.id))
+    if check is not None:
+        check(stored)
+    return stored
 
 
 @transaction

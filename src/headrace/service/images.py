@@ -129,7 +129,7 @@ class Images:
             image = _assign(image, name, self._check(name, value))
         policy.require(context, "add_image", image)
         policy.require_values(context, blank, image)
-        self._check_tag_quota(blank, image)
+        self._check_tag_quota(image)
         for name in image.properties:
             self._require_property(context, Act.CREATE, name)
         return image
@@ -235,11 +235,18 @@ class Images:
         if after == before and self._protections is None:
             return before
         policy.require_values(context, before, after)
-        if after.properties.keys() - before.properties.keys():
-            own = [name for name in after.properties if not name.startswith(RESERVED_PREFIX)]
-            self._check_property_quota(len(own))
-        self._check_tag_quota(before, after)
-        return rows.update(self._database, before, replace(after, updated_at=self._clock()))
+        more = bool(after.properties.keys() - before.properties.keys())
+        retagged = after.tags != before.tags
+
+        def check(stored: Image) -> None:
+            if more:
+                own = [name for name in stored.properties if not name.startswith(RESERVED_PREFIX)]
+                self._check_property_quota(len(own))
+            if retagged:
+                self._check_tag_quota(stored)
+
+        after = replace(after, updated_at=self._clock())
+        return rows.update(self._database, before, after, check)
 
     def delete(self, context: Context, image_id: str) -> None:
         """Delete the image and its data; raises ImageNotFound, ImageProtected.
@@ -333,9 +340,8 @@ class Images:
     def _check_property_quota(self, wanted: int) -> None:
         _within("image_property_quota", self._limits.properties, wanted)
 
-    def _check_tag_quota(self, before: Image, after: Image) -> None:
-        if after.tags != before.tags:
-            _within("image_tag_quota", self._limits.tags, len(after.tags))
+    def _check_tag_quota(self, image: Image) -> None:
+        _within("image_tag_quota", self._limits.tags, len(image.tags))
 
 
 def afresh(act: Callable[[], _T]) -> _T:

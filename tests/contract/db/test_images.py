@@ -1,5 +1,7 @@
 """One image's record, on every kind of database."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -341,3 +343,39 @@ def test_another_project_may_have_nearly_the_same_name(database: Database, proje
         found = catalogue.list_page(database, query, Viewer(project)).images
         assert found == ([listed] if visibility in (None, "all", "public") else [])
     assert len(catalogue.list_page(database, ImageQuery(), Viewer("mine")).images) == 3
+
+
+def test_who_checks_an_update_sees_those_of_the_same_second(database: Database) -> None:
+    """All have looked at the same image, and no time tells it from what it has become."""
+    before = image(properties={"first": ""}, tags=frozenset({"first"}))
+    images.create(database, before)
+    number, most = 8, 4
+    start = threading.Barrier(number)
+
+    def check(stored: Image) -> None:
+        if len(stored.properties) > most or len(stored.tags) > most:
+            raise errors.QuotaExceeded(quota="image_tag_quota", limit=most, wanted=most + 1)
+
+    def update(which: int) -> bool:
+        name = f"p{which}"
+        after = replace(
+            before,
+            properties={**before.properties, name: "x"},
+            tags=before.tags | {name},
+        )
+        start.wait(timeout=60)
+        try:
+            made = images.update(database, before, after, check)
+        except errors.QuotaExceeded:
+            return False
+        assert name in made.properties
+        return True
+
+    with ThreadPoolExecutor(number) as pool:
+        done = list(pool.map(update, range(number)))
+    assert sum(done) == most - 1
+    kept = {"first"} | {f"p{which}" for which, well in enumerate(done) if well}
+    found = images.show(database, before.id, ADMIN)
+    assert (set(found.properties), found.tags) == (kept, kept)
+    assert len(stored(database, schema.image_properties, before.id)) == most
+    assert len(stored(database, schema.image_tags, before.id)) == most
