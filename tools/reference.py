@@ -63,6 +63,7 @@ def settings_page() -> str:
         lines += ["|---|---|---|---|---|"]
         lines += [_setting(group, option) for option in options]
     lines += _authtoken()
+    lines += _limits()
     for kind, options in store_settings.OF_TYPE.items():
         lines += ["", f"## The group of a store of type {kind}", ""]
         lines += ["| setting | type | default | meaning | environment |", "|---|---|---|---|---|"]
@@ -85,7 +86,6 @@ def _authtoken() -> list[str]:
     """Names, types and defaults: what they mean is keystonemiddleware's to say."""
     group = keystone_settings.GROUP
     timeout = keystone_settings.REQUEST_TIMEOUT
-    options = sorted(keystone_settings.options(), key=lambda option: str(option.name))
     return [
         "",
         f"## [{group}]",
@@ -94,6 +94,25 @@ def _authtoken() -> list[str]:
         "are keystonemiddleware's own, and keystoneauth's for the `auth_type` (`password`: "
         "`auth_url`, `username`, …). http_connect_timeout is "
         f"{timeout} unless it is set; delay_auth_decision has no effect.",
+        *_names(keystone_settings.options()),
+    ]
+
+
+def _limits() -> list[str]:
+    return [
+        "",
+        f"## [{keystone_settings.LIMITS}]",
+        "",
+        "With use_keystone_limits; [the guide](../guides/quotas.md) says which matter. They are "
+        "oslo.limit's own, and keystoneauth's for the `auth_type`. timeout is "
+        f"{keystone_settings.REQUEST_TIMEOUT} unless it is set.",
+        *_names(keystone_settings.limit_options()),
+    ]
+
+
+def _names(options: list[cfg.Opt]) -> list[str]:
+    options = sorted(options, key=lambda option: str(option.name))
+    return [
         "",
         "| setting | type | default |",
         "|---|---|---|",

@@ -174,6 +174,13 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "[headrace] image_size_total is the same and takes exceptions.",
         ),
         cfg.BoolOpt(
+            "use_keystone_limits",
+            default=False,
+            help="Ask the Keystone of [oslo_limit] what projects may have: its limits "
+            "image_size_total and image_stage_total (MiB), image_count_total and "
+            "image_count_uploading. user_storage_quota is not read then.",
+        ),
+        cfg.BoolOpt(
             "do_secure_hash",
             default=True,
             help="Hash the data of locations that callers name, in the background.",
@@ -538,6 +545,13 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "token has others.",
         ),
         cfg.FloatOpt(
+            "limit_cache_time",
+            default=30.0,
+            min=0.0,
+            help="Seconds for which each process keeps what Keystone says of a project's limits, "
+            "with use_keystone_limits.",
+        ),
+        cfg.FloatOpt(
             "upload_lease",
             default=60.0,
             min=3.0,
@@ -666,7 +680,7 @@ def load(
         conf(args=[], project="headrace", default_config_files=names, default_config_dirs=[])
         if (several := wanted.pop(("DEFAULT", "enabled_backends"), None)) is not None:
             conf.set_override("enabled_backends", several)
-        store_settings.register(conf, [*OPTIONS, keystone_settings.GROUP])
+        store_settings.register(conf, [*OPTIONS, keystone_settings.GROUP, keystone_settings.LIMITS])
         _choose_authentication(conf, wanted)
         for (group, name), value in wanted.items():
             conf.set_override(name, value, group=None if group == "DEFAULT" else group)
@@ -679,6 +693,10 @@ def load(
         if conf.headrace.auth_strategy == "keystone":
             for option in conf[keystone_settings.GROUP]:
                 _value(conf, keystone_settings.GROUP, option)
+        if conf.use_keystone_limits:
+            keystone_settings.register_limits(conf)
+            for option in conf[keystone_settings.LIMITS]:
+                _value(conf, keystone_settings.LIMITS, option)
     except (cfg.Error, ValueError) as error:
         raise errors.ConfigurationError(reason=str(error)) from error
     store_settings.check(conf)
@@ -714,8 +732,15 @@ def _check_authentication(conf: cfg.ConfigOpts) -> None:
 def project_limits(conf: cfg.ConfigOpts) -> dict[str, dict[str | None, int]]:
     """Most that projects may have, by name and project (None: all others); negative: any number.
 
-    Bytes and images.  Raises ConfigurationError.
+    Bytes and images; nothing where it is Keystone that says it.  Raises ConfigurationError.
     """
+    if conf.use_keystone_limits:
+        for option in _PROJECT_LIMITS:
+            if conf.headrace[option.name]:
+                raise errors.ConfigurationError(
+                    reason=f"with use_keystone_limits [headrace] {option.name} would limit nothing"
+                )
+        return {}
     storage = _storage_quota(str(conf.user_storage_quota))
     found: dict[str, dict[str | None, int]] = {}
     for option in _PROJECT_LIMITS:

@@ -75,6 +75,7 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     │   ├── LoginsBusy               503  access.logins_busy
     │   ├── KeystoneUnavailable      503  access.keystone_unavailable
     │   ├── KeystoneBusy             503  access.keystone_busy
+    │   ├── LimitsUnavailable        503  quota.limits_unavailable
     │   └── OriginsBusy              503  store.origins_busy
     ├── ServiceStops                 503  service.stops
     ├── StoreCorrupt                 500  store.corrupt
@@ -471,6 +472,12 @@ class KeystoneBusy(ServiceUnavailable):
     code = "access.keystone_busy"
     text = "Keystone is being asked about {limit} callers, as many as at a time; try again"
     retry_after = 1
+
+
+class LimitsUnavailable(ServiceUnavailable):
+    code = "quota.limits_unavailable"
+    text = "Keystone, which knows what projects may have, does not answer"
+    retry_after = 5
 
 
 class OriginsBusy(ServiceUnavailable):

@@ -16,6 +16,7 @@ _SECTIONS = {
     "oslo_reports": "of oslo.reports: Headrace has /metrics instead",
     "profiler": "of osprofiler: Headrace has /metrics instead",
     "keystone_authtoken": "for auth_strategy keystone, which is not chosen",
+    "oslo_limit": "for use_keystone_limits, which is not set",
     "wsgi": "of Glance's own processes: Headrace has threads and max_uploads instead",
     "task": "of Glance's tasks: [wsgi] task_pool_threads is what Headrace has",
     "key_manager": "of castellan: Headrace fetches no keys",
@@ -34,13 +35,7 @@ _OPTIONS = {
     ),
 }  # fmt: skip
 # What these keep from users of a Glance is not kept from them here.
-_RESTRICTING = frozenset(
-    {
-        ("DEFAULT", "use_keystone_limits"),
-        ("keystone_authtoken", None),
-        ("oslo_limit", None),
-    }
-)
+_RESTRICTING = {"keystone_authtoken"}
 _NOT_RESTRICTED = "; what it forbids in Glance is not forbidden here"
 
 
@@ -74,17 +69,14 @@ def _read(path: str) -> dict[str, list[str]]:
 def _about_section(section: str, names: list[str]) -> str:
     why = next((why for start, why in _SECTIONS.items() if section.startswith(start)), None)
     text = f"is {why}" if why else "is a section that Headrace does not have"
-    if any((section, name) in _RESTRICTING for name in (None, *names)):
+    if section in _RESTRICTING:
         text += _NOT_RESTRICTED
     return f"{text} (ignored: {', '.join(names)})"
 
 
 def _about_option(section: str, name: str) -> str:
-    if section == "DEFAULT" and (section, name) not in _RESTRICTING:
+    if section == "DEFAULT":
         for why, starts in _OPTIONS.items():
             if name.startswith(starts):
                 return f"is {why} (ignored)"
-    text = "is an option that Headrace does not have"
-    if (section, name) in _RESTRICTING:
-        text += _NOT_RESTRICTED
-    return f"{text} (ignored)"
+    return "is an option that Headrace does not have (ignored)"

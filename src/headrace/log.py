@@ -15,7 +15,10 @@ SHORTEST_SECRET = 16
 """Characters; what is shorter is no token, and would have its letters taken out of every line."""
 
 # Libraries whose warnings matter to an operator, and whose debugging may repeat what was sent.
-_LIBRARIES = ("keystoneauth", "keystoneclient", "keystonemiddleware", "oslo_cache", "urllib3")
+_LIBRARIES = (
+    "keystoneauth", "keystoneclient", "keystonemiddleware", "openstack", "oslo_cache", "oslo_limit",
+    "urllib3",
+)  # fmt: skip
 
 
 class _RequestIdFilter(logging.Filter):

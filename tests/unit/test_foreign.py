@@ -33,7 +33,7 @@ def test_what_headrace_reads_is_not_told(tmp_path: Path) -> None:
         ("[oslo_messaging_rabbit]\nssl = s3cret", "[oslo_messaging_rabbit] is of oslo.messaging"),
         ("[taskflow_executor]\nmax_workers = s3cret", "[taskflow_executor] is of Glance's tasks"),
         ("[debug]\na = s3cret", "[debug] is a section that"),
-        ("[DEFAULT]\nuse_keystone_limits = s3cret", "forbids in Glance is not forbidden here"),
+        ("[oslo_limit]\npassword = s3cret", "[oslo_limit] is for use_keystone_limits, which is"),
         ("[paste_deploy]\nconfig_file = s3cret", "[paste_deploy] config_file is an option that"),
         ("[keystone_authtoken]\npassword = s3cret", "is for auth_strategy keystone, which is not"),
         ("[keystone_authtoken]\npassword = s3cret", "forbids in Glance is not forbidden here"),

@@ -1,10 +1,12 @@
 """What chooses Keystone, and what it needs to be told."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from headrace import config, errors, foreign
+from headrace import config, errors, foreign, keystone_settings
 from headrace.api import app
 
 AUTHTOKEN = """\
@@ -110,3 +112,85 @@ def test_the_global_settings_are_left_alone(tmp_path: Path) -> None:
     conf = config.load([written(tmp_path, f"{AUTHTOKEN}[headrace]\nauth_strategy = keystone\n")])
     assert conf is not cfg.CONF
     assert "username" not in cfg.CONF.keystone_authtoken
+
+
+LIMITS = """\
+[DEFAULT]
+use_keystone_limits = true
+user_storage_quota = 1
+[oslo_limit]
+auth_type = password
+auth_url = http://id.example/v3
+username = headrace
+password = s3cret
+system_scope = all
+user_domain_id = default
+endpoint_service_type = image
+"""
+
+
+def test_limits_of_keystone_take_the_place_of_others(tmp_path: Path) -> None:
+    conf = config.load([written(tmp_path, LIMITS)])
+    assert config.project_limits(conf) == {}
+    assert list(foreign.settings(conf)) == []
+    found = keystone_settings.limits(conf)
+    assert found["password"] == "s3cret"
+    assert found["endpoint_service_type"] == "image"
+    assert found["timeout"] == 30
+
+
+def test_limits_are_asked_for_by_who_another_section_says(tmp_path: Path) -> None:
+    own = "auth_section = keystone_authtoken\nendpoint_id = e\ntimeout = 3\n"
+    text = f"{AUTHTOKEN}[DEFAULT]\nuse_keystone_limits = true\n[oslo_limit]\n{own}"
+    for strategy in ("", "[headrace]\nauth_strategy = keystone\n"):
+        found = keystone_settings.limits(config.load([written(tmp_path, text + strategy)]))
+        assert (found["auth_type"], found["username"]) == ("password", "headrace")
+        assert (found["endpoint_id"], found["timeout"]) == ("e", 3)
+        assert found["auth_section"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LIMITS.replace("auth_type", "#"), "needs [oslo_limit] auth_type"),
+        (LIMITS.replace("= password", "= no_such"), "'no_such' is not known"),
+        (LIMITS.replace("endpoint_service_type", "#"), "needs [oslo_limit] endpoint_id"),
+        (f"{LIMITS}timeout = soon", "timeout"),
+        (f"{LIMITS}[headrace]\nimage_size_total = 5", "image_size_total would limit nothing"),
+    ],
+)
+def test_what_limits_cannot_do_without(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(errors.ConfigurationError) as refused:
+        config.load([written(tmp_path, text)])
+    assert reason in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_oslo_limit_is_loaded_only_where_it_is_asked(tmp_path: Path) -> None:
+    without, wanted = tmp_path / "without.conf", tmp_path / "wanted.conf"
+    without.write_text(f"[headrace]\nstate_dir = {tmp_path}\n")
+    wanted.write_text(f"{LIMITS}[headrace]\nstate_dir = {tmp_path}\n")
+    program = (
+        "import sys\n"
+        "from headrace import config\n"
+        "from headrace.api import app\n"
+        "app.build(config.load([sys.argv[1]]))\n"
+        "print('oslo_limit' in sys.modules, 'openstack' in sys.modules)\n"
+    )
+    for file, loaded in ((without, "False False"), (wanted, "True True")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, file], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split("\n")[-2] == loaded
+
+
+def test_without_oslo_limit_the_start_is_refused(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['oslo_limit'] = None; from headrace.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "serve", "--config-file", written(tmp_path, LIMITS)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "use_keystone_limits needs headrace[keystone]" in done.stderr

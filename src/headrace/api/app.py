@@ -530,6 +530,16 @@ def _delivery(conf: cfg.ConfigOpts, traffic: Traffic) -> delivery.Delivery:
 
 def _quota(conf: cfg.ConfigOpts, database: db.Database) -> Quota | None:
     """The quotas of projects; None when nothing is limited."""
+    if conf.use_keystone_limits:
+        # Only here: what it needs takes longer to load than all else.
+        from headrace.service.limits import KeystoneLimits
+
+        asked = KeystoneLimits(
+            keystone_settings.limits(conf),
+            kept=conf.headrace.limit_cache_time,
+            waiting=max(1, conf.headrace.threads // 2),
+        )
+        return Quota(database, asked.of)
     found = config.project_limits(conf)
     if not found:
         return None

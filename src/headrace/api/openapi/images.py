@@ -46,6 +46,7 @@ _NEW_DATA = (
     errors.UnsafeImage,
     errors.ImageTooLarge,
     errors.QuotaExceeded,
+    errors.LimitsUnavailable,
 )
 # A location is looked into before it is taken.
 _NEW_PLACE = (
@@ -117,7 +118,13 @@ _RECORDS: Operations = {
         content=json("Image"),
         headers=("Location", "OpenStack-image-import-methods", "OpenStack-image-store-ids"),
         body=json("NewImage"),
-        refusals=(*JSON_BODY, *_FIELDS, errors.Forbidden, errors.ImageExists),
+        refusals=(
+            *JSON_BODY,
+            *_FIELDS,
+            errors.Forbidden,
+            errors.ImageExists,
+            errors.LimitsUnavailable,
+        ),
     ),
     ("GET", IMAGE): Operation(
         summary="Show an image's record", content=json("Image"), refusals=_SEEN

@@ -60,7 +60,9 @@ OPERATIONS: Operations = {
         refusals=(errors.NotFound, errors.Forbidden),
     ),
     ("GET", "/v2/info/usage"): Operation(
-        summary="Show what the caller's project uses, of what it may", content=json("Usage")
+        summary="Show what the caller's project uses, of what it may",
+        content=json("Usage"),
+        refusals=(errors.LimitsUnavailable,),
     ),
     ("DELETE", "/v2/stores/{store_id}/{image_id}"): Operation(
         summary="Remove an image's data from one store",
