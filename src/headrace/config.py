@@ -638,6 +638,17 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "HOST:PORT at which the embedded server listens for nothing else: then they are there, "
             "for whoever reaches it, and not at the service's own.",
         ),
+        cfg.StrOpt(
+            "audit_log",
+            help="File that one line of JSON is appended to for everything that is done to images: "
+            "who, what, when, from where, with what result (CADF); '-': the stream of the log. "
+            "Unset: none is written.",
+        ),
+        cfg.BoolOpt(
+            "audit_reads",
+            default=False,
+            help="Write lists and shows there, too; not only changes, downloads and refusals.",
+        ),
         cfg.IntOpt(
             "downloads_per_client",
             default=0,
@@ -901,6 +912,12 @@ def user_file(conf: cfg.ConfigOpts) -> str:
     """The file of the users who show a password, absolute."""
     file = conf.headrace.http_basic_auth_user_file
     return os.path.abspath(file or os.path.join(state_dir(conf), "htpasswd"))
+
+
+def audit_log(conf: cfg.ConfigOpts) -> str | None:
+    """The file of the audit log, absolute, "-" for the stream of the log, or None."""
+    file = conf.headrace.audit_log or None
+    return file if file in (None, "-") else os.path.abspath(file)
 
 
 def unix_socket(conf: cfg.ConfigOpts) -> str:

@@ -86,6 +86,10 @@ class Metrics:
             "headrace_cold_reads", "Times that a download waited for what was not in memory.", ()
         )
 
+        self.audit_lost = self._counter(
+            "headrace_audit_lost", "Events that the audit log could not take.", ()
+        )
+
     def watch(self, name: str, help: str, gauge: Gauge) -> None:
         """Have ``gauge()`` asked for a value whenever the metrics are."""
         self.gauges[name] = help, gauge

@@ -18,6 +18,7 @@ from prometheus_client import Counter, Histogram
 from headrace import config, errors, keystone_settings, log
 from headrace.api import auth, delivery, versions
 from headrace.api.answers import answer
+from headrace.api.audit import Audit
 from headrace.api.basic import Basic
 from headrace.api.cors import Cors, CorsRules
 from headrace.api.monitoring import FOR_METRICS, Monitoring
@@ -257,7 +258,8 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
         conf.headrace.stall_timeout,
     )
     rules = _job_rules(conf)
-    observe = monitoring.traffic.job
+    audit = _audit(conf, monitoring.metrics)
+    observe = monitoring.traffic.job if audit is None else audit.job(monitoring.traffic.job)
     jobs = Jobs(database, stores, staging, landing, origins, regions, _now, rules, observe)
     monitoring.metrics.watch(
         "headrace_imports_waiting", "Imports that have not begun.", jobs.waiting
@@ -279,7 +281,7 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
         conf.max_request_id_length,
         monitoring.metrics.requests,
     )
-    app = falcon.App(middleware=[gate])
+    app = falcon.App(middleware=[gate] if audit is None else [gate, audit])
     for kind, handler in _error_handlers(monitoring.metrics.errors).items():
         app.add_error_handler(kind, handler)
     paths = routes(
@@ -323,6 +325,7 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
             _now,
             scrub_time=scrub_time,
             task_life=rules.task_life,
+            note=None if audit is None else audit.note,
         )
 
     known_versions = versions.segments(several=bool(config.backends(conf)))
@@ -515,6 +518,14 @@ def _metrics(conf: cfg.ConfigOpts) -> Metrics:
     except OSError as error:
         _log.warning("each process has metrics of its own: %s: %s", directory, error.strerror)
         return Metrics()
+
+
+def _audit(conf: cfg.ConfigOpts, metrics: Metrics) -> Audit | None:
+    """The audit log, if there is to be one; raises ConfigurationError."""
+    path = config.audit_log(conf)
+    if path is None:
+        return None
+    return Audit(path, metrics.audit_lost, reads=conf.headrace.audit_reads)
 
 
 def _delivery(conf: cfg.ConfigOpts, traffic: Traffic) -> delivery.Delivery:

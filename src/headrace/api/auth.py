@@ -62,6 +62,16 @@ def strangeness(environ: Environ, origins: frozenset[str] = frozenset()) -> str 
     return None
 
 
+def address(environ: Environ) -> str:
+    """Where a request comes from: the peer, or the client of a server in front, on the Unix socket
+    where only that one comes from.
+
+    What it added is the last; what stands before that is the client's own word.
+    """
+    forwarded = str(environ.get("HTTP_X_FORWARDED_FOR", ""))
+    return environ.get("REMOTE_ADDR") or forwarded.rpartition(",")[2].strip()
+
+
 def _host_name(host: str) -> str:
     try:
         parts = urlsplit(f"//{host}")

@@ -35,7 +35,7 @@ class Basic:
         origin = environ.get("HTTP_ORIGIN")
         if not (origin is None or origin in self._origins or _is_own(origin, environ)):
             raise errors.Forbidden(reason="the request came from a web page of another site")
-        caller = self._logins.caller(login, environ.get("REMOTE_ADDR") or _behind(environ))
+        caller = self._logins.caller(login, auth.address(environ))
         if caller is None:
             raise errors.Unauthenticated(challenge=_CHALLENGE)
         return caller
@@ -56,11 +56,3 @@ def _login(header: str) -> bytes | None:
 def _is_own(origin: str, environ: auth.Environ) -> bool:
     """Whether a page is of this service: by host and port, since TLS may end in front of it."""
     return origin.partition("://")[2] == environ.get("HTTP_HOST")
-
-
-def _behind(environ: auth.Environ) -> str:
-    """The client of a server in front, on the Unix socket where only that one comes from.
-
-    What it added is the last; what stands before that is the client's own word.
-    """
-    return str(environ.get("HTTP_X_FORWARDED_FOR", "")).rpartition(",")[2].strip()

@@ -27,6 +27,12 @@ TIMEOUT_S = 60.0
 CONTINUE_WAIT_S = 1.0  # what curl waits; RFC 9110 §10.1.1 forbids to wait for ever
 ERROR_BODY_LIMIT = 64 << 10
 HEAD_LIMIT = 64 << 10
+_SECRET_HEADERS = frozenset(
+    {
+        "authorization", "cookie", "proxy-authorization", "set-cookie", "x-auth-token",
+        "x-service-token", "x-subject-token",
+    }
+)  # fmt: skip
 
 Query = Mapping[str, str | Sequence[str]]
 Trace = Callable[[str], None]
@@ -240,7 +246,7 @@ class Connection:
             sock.settimeout(self.timeout)
         self._trace(f"< {response.status} {response.reason}")
         for name, value in response.getheaders():
-            self._trace(f"< {name}: {value}")
+            self._trace(f"< {name}: {_masked(name, value)}")
         try:
             if not 200 <= response.status < 300:
                 raise error_of(response)
@@ -487,4 +493,5 @@ def _headers(response: http.client.HTTPResponse) -> dict[str, str]:
 
 
 def _masked(name: str, value: str) -> str:
-    return "***" if name in {"X-Auth-Token", "Authorization"} else value
+    """A header's value as a trace may show it."""
+    return "***" if name.lower() in _SECRET_HEADERS else value

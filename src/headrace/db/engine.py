@@ -156,6 +156,8 @@ def transaction(
 def _engine(url: URL, connections: int) -> Engine:
     options: dict[str, Any] = {
         "isolation_level": "AUTOCOMMIT",
+        # Of locations and properties; an error that holds them would take them into the log.
+        "hide_parameters": True,
         "pool_size": connections,
         "max_overflow": 0,
         # The last one used is the next one used: its caches are warm, and the rest stays unopened.

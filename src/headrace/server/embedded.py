@@ -4,6 +4,7 @@ import errno
 import logging
 import math
 import os
+import re
 import resource
 import select
 import socket
@@ -29,6 +30,7 @@ DESCRIPTORS_A_THREAD = 8
 
 SPARE_DESCRIPTORS = 64
 
+_REFUSAL, _QUOTED = "Invalid request from ip=", re.compile(r"b?['\"].*", re.DOTALL)
 LONGEST_MESSAGE = 1000
 """Characters of one message of gunicorn's in the log."""
 
@@ -232,8 +234,15 @@ class Logger(GunicornLogger):  # type: ignore[misc]
         self.access_log_wanted = bool(cfg.accesslog)
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        # It repeats what it refuses: a peer could fill the disk with four times what it sends.
+        # It repeats what it refuses: that may be a token, and a peer could fill the disk with four
+        # times what it sends.
+        if msg.startswith(_REFUSAL):
+            msg = _QUOTED.sub("…", msg)
         super().warning(msg[:LONGEST_MESSAGE], *args, **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        # Of a request's target the path is enough.
+        super().exception(msg, *(str(each).partition("?")[0] for each in args), **kwargs)
 
     def access(self, resp: Any, request: Any, environ: dict[str, Any], took: timedelta) -> None:
         self.answered(line_of(request, environ, resp), resp.sent, took)

@@ -19,6 +19,9 @@ from headrace.service.locations import Locations
 from headrace.service.staging import Staging
 from headrace.stores.registry import Registry
 
+Note = Callable[[str, str], None]
+"""action, image: told of what was done to it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +32,8 @@ class Housekeeping:
     counts as alive.  Uploads of a dead process on this machine are taken back at once.
     ``scrub_time``, also in seconds, is how long the data of deleted images is kept; None where it
     is not: what a Glance has put off is its scrubber's then.  Tasks are forgotten when their time
-    is over; those of a dead process are kept for ``task_life``.
+    is over; those of a dead process are kept for ``task_life``.  ``note`` is told of images that
+    were taken back or scrubbed.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Housekeeping:
         *,
         scrub_time: float | None = None,
         task_life: timedelta = TASK_LIFE,
+        note: Note | None = None,
     ) -> None:
         self._database = database
         self._stores = stores
@@ -56,6 +61,7 @@ class Housekeeping:
         self._locations = locations
         self._scrub_time = scrub_time
         self._task_life = task_life
+        self._note = note
         self._staging = staging
         self._jobs = jobs
         self._closed = threading.Event()
@@ -82,6 +88,8 @@ class Housekeeping:
                 discard, life = self._discarder(lease.image_id), self._task_life
                 if uploads.expire(self._database, lease, now, discard=discard, task_life=life):
                     _log.warning("upload of image %s was interrupted", lease.image_id)
+                    if self._note is not None:
+                        self._note("update/take-back", lease.image_id)
                     uploads.tidy(self._database, lease.image_id, self._tidier(lease.image_id))
                     self._locations.resume(lease.image_id)
         if removed := self._staging.sweep():
@@ -91,7 +99,8 @@ class Housekeeping:
         if self._scrub_time is not None:
             left |= rows.delayed_data(self._database, now - timedelta(seconds=self._scrub_time))
         for image_id, locations in left.items():
-            self._images.delete_data(image_id, locations)
+            if self._images.delete_data(image_id, locations) and self._note is not None:
+                self._note("delete/data", image_id)
 
     def beat(self) -> None:
         """Say that the uploads of this process are alive."""

@@ -276,8 +276,9 @@ class Images:
         rows.delete(self._database, image, self._clock(), delayed=self._delayed_delete)
         return image
 
-    def delete_data(self, image_id: str, locations: Collection[Location]) -> None:
-        """Remove data of an image that was given up, with the image or without it.
+    def delete_data(self, image_id: str, locations: Collection[Location]) -> bool:
+        """Remove data of an image that was given up, with the image or without it; whether it is
+        all gone.
 
         What cannot be removed, or lies in a store that is not ours to ask, is logged once and
         stays on record, to be tried again.
@@ -291,9 +292,10 @@ class Images:
                 if image_id not in self._left_behind:
                     self._left_behind.add(image_id)
                     _log.error("deleted data of image %s is still there: %s", image_id, error)
-                return
+                return False
         self._left_behind.discard(image_id)
         rows.data_deleted(self._database, image_id, [each.url for each in locations])
+        return True
 
     def _look(self, context: Context, image_id: str) -> Image:
         return rows.show(self._database, image_id, context.viewer)
