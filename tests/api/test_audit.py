@@ -166,8 +166,8 @@ def test_refused_reads_are_written_and_others_only_when_asked_for(tmp_path: Path
         assert refused[3]["requestPath"] == path
         assert refused[3]["target"]["id"] == "unknown"  # nobody has looked for it
     with audited(tmp_path, tmp_path / "reads.log", audit_reads=True) as (ask, events):
-        for path in ("/v2/images?name=x", path, "/healthcheck"):
-            ask("GET", path)
+        for read in ("/v2/images?name=x", path, "/healthcheck"):
+            ask("GET", read)
         assert [each["action"] for each in events()] == ["read/list", "read"]
         assert events()[0]["requestPath"] == "/v2/images"
 

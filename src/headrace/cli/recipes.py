@@ -76,6 +76,13 @@ class Setup:
         return config.staging_dir(self.conf)
 
     @property
+    def audit_dir(self) -> str | None:
+        from headrace import config
+
+        file = config.audit_log(self.conf)
+        return None if file in (None, "-") else os.path.dirname(file)
+
+    @property
     def image_dirs(self) -> list[str]:
         from headrace import config
 
@@ -439,12 +446,16 @@ def _systemd(setup: Setup) -> dict[str, str]:
         "exec_start": " ".join(map(quoting.systemd, words)),
         "state_directory": state_directory if setup.state_dir == "/var/lib/headrace" else "",
         "writable": " ".join(
-            quoting.systemd_path(path)
-            for path in _not_within((setup.state_dir, *setup.image_dirs, setup.staging_dir))
+            quoting.systemd_path(path) for path in _not_within(_written_to(setup))
         ),
         # serve's --drain-timeout, and time to clean up.
         "stop_seconds": "75",
     }
+
+
+def _written_to(setup: Setup) -> list[str]:
+    found = [setup.state_dir, *setup.image_dirs, setup.staging_dir]
+    return found if setup.audit_dir is None else [*found, setup.audit_dir]
 
 
 _VALUES: dict[str, Callable[[Setup], dict[str, str]]] = {
