@@ -23,8 +23,9 @@ _LIBRARIES = (
 
 
 # Secrets have no place in a message.  Where a library's error or a traceback quotes one all the
-# same, it ends here; of an address, what a log needs is neither its credentials nor its query.
-_ADDRESS = re.compile(r"://[^\s'\"]*")
+# same, it ends here; of an address, what a log needs is neither its credentials nor its query.  In
+# a request's path an address has one slash, since several are taken for one.
+_ADDRESS = re.compile(r":(/+)[^\s'\"]*")
 _HEADER = re.compile(
     r"((?:x-auth-token|x-service-token|x-subject-token|(?:proxy-)?authorization|(?:set-)?cookie)"
     r"['\"]?\s*[:=,]\s*)[^\r\n]+",
@@ -38,16 +39,17 @@ def masked(text: str) -> str:
     for secret in secrets.get():
         if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "***")
-    if "://" in text:
+    if ":/" in text:
         text = _ADDRESS.sub(_bare, text)
     return _HEADER.sub(r"\1***", text)
 
 
 def _bare(found: re.Match[str]) -> str:
     address, asked, _ = found[0].partition("?")
-    host, slash, path = address.removeprefix("://").partition("/")
+    start = f":{found[1]}"
+    host, slash, path = address.removeprefix(start).partition("/")
     _, at, host = host.rpartition("@")
-    return f"://{'***@' if at else ''}{host}{slash}{path}{'?***' if asked else ''}"
+    return f"{start}{'***@' if at else ''}{host}{slash}{path}{'?***' if asked else ''}"
 
 
 class _RequestIdFilter(logging.Filter):

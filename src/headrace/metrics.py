@@ -85,7 +85,6 @@ class Metrics:
         self.cold = self._counter(
             "headrace_cold_reads", "Times that a download waited for what was not in memory.", ()
         )
-
         self.audit_lost = self._counter(
             "headrace_audit_lost", "Events that the audit log could not take.", ()
         )

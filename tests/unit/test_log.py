@@ -18,6 +18,7 @@ from headrace import log
         ("GET 'https://h/x?a=1&sig=hush' failed", "GET 'https://h/x?***' failed"),
         ("https://h/x?to=https://u:hush@i/", "https://h/x?***"),
         ("https://h/a@b", "https://h/a@b"),
+        ("GET /v2/images/http:/u:hush@h/x 404", "GET /v2/images/http:/***@h/x 404"),
         ("X-Auth-Token: hush", "X-Auth-Token: ***"),
         ("{'x-service-token': 'hush'}", "{'x-service-token': ***"),
         ("('Authorization', 'Basic hush')", "('Authorization', ***"),
@@ -32,11 +33,12 @@ def test_a_traceback_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a warning of a library's, which has no handler of its own."""
     root, own = logging.getLogger(), logging.getLogger("headrace")
     said = io.StringIO()
-    for logger in (root, own):
+    monkeypatch.setattr(root, "handlers", [])
+    for name in ("headrace", "oslo_utils", *log._LIBRARIES):
+        logger = logging.getLogger(name)
         monkeypatch.setattr(logger, "handlers", [])
-    for name in ("propagate", "level"):
-        monkeypatch.setattr(own, name, getattr(own, name))
-    monkeypatch.setattr(logging.getLogger("oslo_utils"), "propagate", True)
+        monkeypatch.setattr(logger, "propagate", logger.propagate)
+        monkeypatch.setattr(logger, "level", logger.level)
     monkeypatch.setattr("sys.stderr", said)
     log.configure(debug=True)
     try:
@@ -45,7 +47,8 @@ def test_a_traceback_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
         own.exception("it failed")
         logging.getLogger("a.library").warning("X-Auth-Token: %s", "hush")
     assert "ValueError: postgresql://***@h/d" in said.getvalue()
-    assert "WARNING a.library [-] X-Auth-Token: ***" in said.getvalue()
+    assert "WARNING a.library [" in said.getvalue()
+    assert "] X-Auth-Token: ***" in said.getvalue()
     assert "hush" not in said.getvalue().replace('"postgresql://u:hush@h/d"', "")
 
 

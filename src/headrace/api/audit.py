@@ -166,7 +166,7 @@ class Audit:
             "reason": reason,
             "initiator": _initiator(req),
             "target": _target(req, resp),
-            "requestPath": _short(req.path, _LONGEST_PATH),
+            "requestPath": _said(req.path, _LONGEST_PATH),
             "requestId": log.request_id.get(),
         }
 
@@ -249,12 +249,12 @@ def _action(req: falcon.Request) -> str:
 
 def _initiator(req: falcon.Request) -> Event:
     caller: Context = getattr(req.context, "caller", auth.NOBODY)
-    host = {"address": _short(auth.address(req.env), _LONGEST_ID)}
+    host = {"address": _said(auth.address(req.env), _LONGEST_ID)}
     if req.user_agent:
-        host["agent"] = _short(req.user_agent, _LONGEST_AGENT)
-    found = {"typeURI": _USER, "id": _short(caller.user_id or _UNKNOWN, _LONGEST_ID), "host": host}
+        host["agent"] = _said(req.user_agent, _LONGEST_AGENT)
+    found = {"typeURI": _USER, "id": _said(caller.user_id or _UNKNOWN, _LONGEST_ID), "host": host}
     if caller.project_id is not None:
-        found["project_id"] = _short(caller.project_id, _LONGEST_ID)
+        found["project_id"] = _said(caller.project_id, _LONGEST_ID)
     return found
 
 
@@ -265,8 +265,10 @@ def _target(req: falcon.Request, resp: falcon.Response) -> Event:
     target_id = named.get("image_id") or next(iter(named.values()), None)
     if target_id is None and resp.status_code == 201:  # what was made has its address there
         target_id = (resp.get_header("Location") or "").rpartition("/")[2]
-    return {"typeURI": kind, "id": _short(target_id or _UNKNOWN, _LONGEST_ID)}
+    return {"typeURI": kind, "id": _said(target_id or _UNKNOWN, _LONGEST_ID)}
 
 
-def _short(text: str, limit: int) -> str:
+def _said(text: str, limit: int) -> str:
+    """What a caller chose, as it may be told: he may take a secret for a name."""
+    text = log.masked(text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
