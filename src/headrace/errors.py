@@ -90,6 +90,8 @@ answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error 
     └── ClientError                  500  client.error          (raised by client/, bench/ and cli/)
         ├── UsageError               400  client.usage
         ├── ConnectionFailed         503  client.connection_failed
+        ├── LoginRefused             401  client.login_refused
+        ├── NotInCatalog             404  client.not_in_catalog
         └── DataCorrupt              500  client.data_corrupt
 """
 
@@ -570,6 +572,18 @@ class ConnectionFailed(ClientError):
     code = "client.connection_failed"
     status = 503
     text = "cannot reach {url}: {reason}"
+
+
+class LoginRefused(ClientError):
+    code = "client.login_refused"
+    status = 401
+    text = "Keystone at {url} gives no token: {reason}"
+
+
+class NotInCatalog(ClientError):
+    code = "client.not_in_catalog"
+    status = 404
+    text = "the catalog of Keystone at {url} has no {interface} image service{where}"
 
 
 class DataCorrupt(ClientError):

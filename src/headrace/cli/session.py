@@ -5,7 +5,8 @@ import os
 import re
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from headrace.cli import output
 from headrace.cli.text import printable
-from headrace.errors import UsageError
+from headrace.errors import Error, UsageError
 
 if TYPE_CHECKING:
     from headrace.client import Connection, Images, Metadefs, Stores, Usage
+    from headrace.client.clouds import Cloud
+    from headrace.client.keystone import Keystone
 
 DEFAULT_URL = "http://127.0.0.1:9292"
 DEFAULT_PORT = 9292
@@ -37,15 +41,21 @@ class Session:
     password_file: str | None = None
     cafile: str | None = None
     insecure: bool = False
+    os_cloud: str | None = None
+    os_auth_type: str | None = None
     timeout: float = 60.0
     verbose: bool = False
     debug: bool = False
     as_json: bool = False
+    may_ask: bool = True
+    _warned: bool = False
 
     def endpoint(self) -> str:
-        """The service's URL: options before the environment, --host and --port before HEADRACE_URL.
+        """The service's URL.
 
-        --url together with --host or --port is a UsageError: one of them would be ignored.
+        Options come before the environment, --host and --port before HEADRACE_URL, and that before
+        what the cloud says, unless the cloud is an option.  --url together with --host or --port is
+        a UsageError: one of them would be ignored.
         """
         if self.host is not None or self.port is not None:
             if self.url is not None:
@@ -54,29 +64,76 @@ class Session:
             if re.fullmatch(r"[\w.:%-]+", host) is None:
                 raise UsageError(reason=f"'{host}' is not the name or address of a host")
             return f"http://{f'[{host}]' if ':' in host else host}:{self.port or DEFAULT_PORT}"
-        return self.url or os.environ.get("HEADRACE_URL") or _endpoint_given() or DEFAULT_URL
+        ours = None if self.os_cloud else os.environ.get("HEADRACE_URL")
+        given = self.url or ours or self.cloud.endpoint
+        if given is None and self.keystone is not None:
+            return self.keystone.endpoint()
+        return given or DEFAULT_URL
+
+    @cached_property
+    def cloud(self) -> "Cloud":
+        """Who calls, and what else of a service clouds.yaml and OS_* say; options come first.
+
+        --token and --user leave no question to Keystone.
+        """
+        from headrace.client import clouds
+
+        if self.os_cloud is not None and (self.token or self.user) is not None:
+            raise UsageError(reason="--os-cloud already says who calls")
+        cloud = clouds.chosen(os.environ, self.os_cloud, self.os_auth_type)
+        if (self.token or self.user) is not None and cloud.auth_type != "http_basic":
+            cloud = replace(cloud, auth_type="none", auth={})
+        if self.token is not None:
+            cloud = replace(cloud, auth_type="admin_token", auth={"token": self.token})
+        return replace(
+            cloud,
+            verify=cloud.verify and not self.insecure,
+            cafile=self.cafile or cloud.cafile,
+        )
+
+    @cached_property
+    def keystone(self) -> "Keystone | None":
+        """Where tokens come from, which all connections share; None where none is asked."""
+        from headrace.client import clouds
+
+        cloud = self.cloud
+        if not cloud.asks_keystone:
+            return None
+        if cloud.auth_type == "v3password" and "password" not in cloud.auth:
+            user = cloud.auth.get("username") or cloud.auth.get("user_id")
+            if user is not None:
+                cloud = cloud.with_password(self._ask_password(user, "OS_PASSWORD or clouds.yaml"))
+        return clouds.keystone_of(cloud, timeout=self.timeout, trace=self._trace)
 
     @cached_property
     def login(self) -> tuple[str | None, str]:
         """The user and the password to show; None where nobody is named but in the URL.
 
-        Who is named by --user, or else by OS_USERNAME, has the password of --password-file, else of
-        OS_PASSWORD, else is asked at the terminal.  The environment counts where OS_AUTH_TYPE is
-        http_basic: otherwise the password is meant for Keystone.
+        Who is named by --user, or else by a cloud whose auth_type is http_basic, has the password
+        of --password-file, else of that cloud, else is asked at the terminal: any other password
+        is meant for Keystone.
         """
+        auth = self.cloud.auth if self.cloud.auth_type == "http_basic" else {}
         user = self.user
-        if user is None and _by_password() and "@" not in self.endpoint():
-            user = os.environ.get("OS_USERNAME")
+        if user is None and auth and "@" not in self.endpoint():
+            user = auth.get("username")
         if self.password_file is not None:
             if user is None:
                 raise UsageError(reason="--password-file goes with --user")
             return user, _read_password(self.password_file)
-        password = os.environ.get("OS_PASSWORD") if _by_password() else None
+        password = auth.get("password")
         if user is not None and password is None:
-            if sys.stdin is None or not sys.stdin.isatty():
-                raise UsageError(reason=f"no password for {user}: see --password-file")
-            password = str(click.prompt(f"Password of {user}", hide_input=True, err=True))
+            password = self._ask_password(user, "--password-file")
         return user, password or ""
+
+    def _ask_password(self, user: str, instead: str) -> str:
+        if not self.may_ask or sys.stdin is None or not sys.stdin.isatty():
+            raise UsageError(reason=f"no password for {user}: see {instead}")
+        return str(click.prompt(f"Password of {user}", hide_input=True, err=True))
+
+    @cached_property
+    def _trace(self) -> Callable[[str], None] | None:
+        return trace if self.debug else None
 
     def images(self) -> "Images":
         """The service's images, over a connection that is opened by the first request."""
@@ -105,18 +162,19 @@ class Session:
     def connection(self, timeout: float) -> "Connection":
         """A connection to the service, which may do nothing for ``timeout`` seconds."""
         # Only here, so that what needs no service (--help, completion) does not load HTTP.
-        from headrace.client import Connection
+        from headrace.client import clouds
 
+        endpoint = self.endpoint()
         user, password = self.login
-        return Connection(
-            self.endpoint(),
-            token=self.token or os.environ.get("OS_TOKEN") or None,
-            user=user,
-            password=password,
-            timeout=timeout,
-            verify=not self.insecure,
-            cafile=self.cafile,
-            trace=trace if self.debug else None,
+        cloud = self.cloud
+        if user is not None or cloud.auth_type == "http_basic":
+            auth = {"password": password} | ({"username": user} if user is not None else {})
+            cloud = replace(cloud, auth_type="http_basic", auth=auth)
+        if not cloud.verify and endpoint.startswith("https:") and not self._warned:
+            output.note("certificates are not verified: whoever is on the way may read all of it")
+            self._warned = True
+        return clouds.connect(
+            cloud, endpoint, keystone=self.keystone, timeout=timeout, trace=self._trace
         )
 
 
@@ -166,7 +224,11 @@ class ServiceCommand(click.Command):
 def session_options(*, hidden: bool = False) -> list[click.Parameter]:
     """The shared options; ``hidden`` where a help text would only repeat them."""
     options: list[tuple[list[str], dict[str, Any], str]] = [
-        (["-U", "--url"], {"metavar": "URL"}, f"The service [HEADRACE_URL, else {DEFAULT_URL}]."),
+        (
+            ["-U", "--url"],
+            {"metavar": "URL"},
+            f"The service [HEADRACE_URL, OS_ENDPOINT, Keystone's catalog, else {DEFAULT_URL}].",
+        ),
         (["-H", "--host"], {"metavar": "HOST"}, "The service's host, when it is not given as URL."),
         (["-p", "--port"], {"type": click.IntRange(1, 65535)}, "The service's port [9292]."),
         (["-A", "--token"], {"metavar": "TOKEN"}, "The token to show to the service [OS_TOKEN]."),
@@ -180,8 +242,22 @@ def session_options(*, hidden: bool = False) -> list[click.Parameter]:
             {"type": click.Path(dir_okay=False), "metavar": "FILE"},
             "A file with the user's password [OS_PASSWORD, there; else asked for].",
         ),
-        (["--cafile"], {"type": click.Path(exists=True)}, "Certificate authorities to trust."),
-        (["-k", "--insecure"], {"is_flag": True}, "Do not verify the service's certificate."),
+        (
+            ["--os-cloud"],
+            {"metavar": "NAME", "shell_complete": _names_of_clouds},
+            "The cloud of clouds.yaml to use [OS_CLOUD; else what OS_* say].",
+        ),
+        (
+            ["--os-auth-type"],
+            {"metavar": "TYPE"},
+            "How to show who calls: none, http_basic, v3password, … [OS_AUTH_TYPE].",
+        ),
+        (
+            ["--cafile"],
+            {"type": click.Path(exists=True)},
+            "Certificate authorities to trust [OS_CACERT].",
+        ),
+        (["-k", "--insecure"], {"is_flag": True}, "Do not verify certificates."),
         (
             ["--timeout"],
             {"type": Seconds(min_open=True), "metavar": "SECONDS"},
@@ -203,16 +279,16 @@ def session_options(*, hidden: bool = False) -> list[click.Parameter]:
     ]
 
 
-def _by_password() -> bool:
-    return os.environ.get("OS_AUTH_TYPE") == "http_basic"
+def _names_of_clouds(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    from headrace.client import clouds
 
-
-def _endpoint_given() -> str | None:
-    """Where the service is by the words of OpenStack's clients: only here is it an image service.
-
-    With tokens the endpoint is in the catalogue; OS_ENDPOINT may then be anything.
-    """
-    return os.environ.get("OS_ENDPOINT") if _by_password() else None
+    try:
+        found = clouds.names(os.environ)
+    except Error:
+        return []  # a shell's line is no place for an error
+    return [name for name in found if name.startswith(incomplete)]
 
 
 def _read_password(path: str) -> str:

@@ -14,11 +14,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Self, cast
+from typing import Protocol, Self, TypeVar, cast
 from urllib.parse import unquote, urlencode, urlsplit
 
 from headrace import __version__
-from headrace.errors import ClientError, ConnectionFailed, Error, UsageError, from_answer
+from headrace.errors import (
+    ClientError,
+    ConnectionFailed,
+    Error,
+    Unauthenticated,
+    UsageError,
+    from_answer,
+)
 from headrace.transfer.loopback import unpace
 
 JSON = "application/json"
@@ -36,6 +43,17 @@ _SECRET_HEADERS = frozenset(
 
 Query = Mapping[str, str | Sequence[str]]
 Trace = Callable[[str], None]
+_T = TypeVar("_T")
+
+
+class Tokens(Protocol):
+    """Where tokens come from that end; see client/keystone.py."""
+
+    def token(self) -> str:
+        """The token to show."""
+
+    def renew(self, refused: str) -> bool:
+        """Whether there is another one now, in place of ``refused``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +120,12 @@ class Endpoint:
 class Connection:
     """An HTTP/1.1 connection, opened at the first request, kept alive, reopened when needed.
 
-    ``endpoint`` may end in ``/v2`` and may have a path before it.  ``token`` goes out as
-    ``X-Auth-Token``, ``user`` and ``password``, which may also stand in the endpoint's URL, as
-    basic authentication (RFC 7617): to this endpoint alone, since no redirect is followed.
-    ``timeout`` is for how many seconds the service may do nothing.  Certificates are verified
-    unless ``verify`` is False; ``cafile`` names the authorities to trust instead of the system's.
+    ``endpoint`` may end in ``/v2`` and may have a path before it.  ``token``, or the one that it
+    is a source of, goes out as ``X-Auth-Token``, ``user`` and ``password``, which may also stand in
+    the endpoint's URL, as basic authentication (RFC 7617): to this endpoint alone, since no
+    redirect is followed.  ``timeout`` is for how many seconds the service may do nothing.
+    Certificates are verified unless ``verify`` is False; ``cafile`` names the authorities to trust
+    instead of the system's, ``certificate`` and ``key`` what to show of ourselves.
     ``trace`` is called with one line per request and answer, the token masked.
 
     Every failure is an error of headrace.errors: the same class the service raised, if the service
@@ -117,21 +136,24 @@ class Connection:
         self,
         endpoint: str,
         *,
-        token: str | None = None,
+        token: str | Tokens | None = None,
         user: str | None = None,
         password: str = "",
         timeout: float = TIMEOUT_S,
         verify: bool = True,
         cafile: str | None = None,
+        certificate: str | None = None,
+        key: str | None = None,
         trace: Trace | None = None,
     ) -> None:
         self.endpoint = _with_login(Endpoint.parse(endpoint), user, password)
         self.timeout = timeout
-        if token and not (token.isascii() and token.isprintable()):
-            raise UsageError(reason="the token holds characters that no header may hold")
-        self._token = token
+        self._tokens = None if token is None or isinstance(token, str) else token
+        self._token = _checked(token) if isinstance(token, str) else None
         self._verify = verify
         self._cafile = cafile
+        self._certificate = certificate
+        self._key = key
         self._trace = trace or (lambda line: None)
         self._http: http.client.HTTPConnection | None = None
 
@@ -184,17 +206,31 @@ class Connection:
         again = method == "GET" and self._http is not None
         while True:
             try:
-                return self._request(method, path, headers, query, data)
+                return self.with_token(lambda: self._request(method, path, headers, query, data))
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if not (again and isinstance(error, ConnectionError)):
                     raise self.failed(error) from error
                 again = False
 
+    def with_token(self, attempt: Callable[[], _T]) -> _T:
+        """What ``attempt`` gives, which is a request; once more if its token has ended meanwhile.
+
+        Nothing that cannot be sent again may leave before it raises Unauthenticated.
+        """
+        try:
+            return attempt()
+        except Unauthenticated:
+            if self._tokens is None or not self._tokens.renew(self._token or ""):
+                raise
+        return attempt()
+
     def send_head(
         self, method: str, path: str, headers: Mapping[str, str], *, query: Query | None = None
     ) -> None:
         """Send a request's head on the open connection, or on a new one; OSError if it fails."""
+        if self._tokens is not None:
+            self._token = _checked(self._tokens.token())
         connection = self._ready()
         line = target(path, query)
         self._trace(f"> {method} {self.endpoint.prefix}{line}")
@@ -305,6 +341,8 @@ class Connection:
         if not self.encrypted:
             return _PlainConnection(host, port, timeout=self.timeout)
         context = ssl.create_default_context(cafile=self._cafile)
+        if self._certificate:
+            context.load_cert_chain(self._certificate, self._key)
         if not self._verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -318,6 +356,12 @@ class Connection:
             pair = f"{self.endpoint.user}:{self.endpoint.password}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
         return headers
+
+
+def _checked(token: str) -> str:
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError(reason="the token holds characters that no header may hold")
+    return token
 
 
 def _with_login(endpoint: Endpoint, user: str | None, password: str) -> Endpoint:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from headrace.client.connection import JSON, Connection, forget_body, split_body
+from headrace.client.connection import JSON, Connection, Query, forget_body, split_body
 from headrace.client.partial import Expected, Partial, partial_name
 from headrace.errors import (
     ClientError,
@@ -211,13 +211,16 @@ class _Arrival:
         prefer = self._expected.prefer
         query = {"prefer": ",".join(prefer)} if prefer else None
         try:
-            self._connection.send_head("GET", path, headers, query=query)
-            sock = self._connection.socket
-            with self._connection.answer() as response:
-                self._check(response)
-                self._take(response, sock)
+            self._connection.with_token(lambda: self._fetch(path, headers, query))
         except (OSError, http.client.HTTPException) as error:
             raise self._connection.failed(error) from error
+
+    def _fetch(self, path: str, headers: Mapping[str, str], query: Query | None) -> None:
+        self._connection.send_head("GET", path, headers, query=query)
+        sock = self._connection.socket
+        with self._connection.answer() as response:
+            self._check(response)
+            self._take(response, sock)
 
     def _check(self, response: http.client.HTTPResponse) -> None:
         """Refuse an answer that is not the bytes asked for."""

@@ -110,12 +110,7 @@ def _attempt(
     progress: Progress | None,
 ) -> Moved:
     """One upload; a ConnectionError escapes only if not a byte of the body was sent."""
-    connection.send_head("PUT", path, headers)
-    if body.size != 0:
-        refusal = connection.continued()
-        if refusal is not None:
-            with contextlib.closing(connection):
-                raise error_of(refusal)
+    connection.with_token(lambda: _announce(connection, path, headers))
     try:
         moved = _send(connection, body, progress)
     except (PeerGone, PeerStalled) as cut:
@@ -138,6 +133,16 @@ def _attempt(
         connection.close()
         raise connection.failed(error, waited=patience) from error
     return moved
+
+
+def _announce(connection: Connection, path: str, headers: dict[str, str]) -> None:
+    """Send the head; raises the service's refusal, if it has one before the body."""
+    connection.send_head("PUT", path, headers)
+    if "Expect" in headers:
+        refusal = connection.continued()
+        if refusal is not None:
+            with contextlib.closing(connection):
+                raise error_of(refusal)
 
 
 def _headers(body: Body, store: str | None) -> dict[str, str]:
