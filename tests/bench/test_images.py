@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import subprocess
 import threading
 import time
@@ -20,7 +19,7 @@ from benchmarks import glance
 from headrace.bench import cache, run
 from headrace.client import Connection, Images
 from headrace.errors import ClientError
-from tests import certificates
+from tests import certificates, relay
 from tests.client.peer import Request, Wire
 from tests.needs import require, require_command, require_environment, require_root, require_strace
 from tools import namespaces, strace
@@ -206,37 +205,8 @@ def test_another_service_of_the_same_interface(tmp_path: Path, source: Path) -> 
 def encrypted(server: Serving, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The service behind TLS: the URL, and the certificate to trust."""
     certificate = certificates.make(tmp_path / "both.pem")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-
-    def carry(inlet: socket.socket, outlet: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := inlet.recv(65536):
-                outlet.sendall(data)
-        for sock in (inlet, outlet):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    def relay(sock: socket.socket) -> None:
-        with (
-            contextlib.suppress(OSError),
-            context.wrap_socket(sock, server_side=True) as near,
-            socket.create_connection(("127.0.0.1", server.port)) as far,
-        ):
-            back = threading.Thread(target=carry, args=(far, near))
-            back.start()
-            carry(near, far)
-            back.join()
-
-    def accept(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=relay, args=[listener.accept()[0]], daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, args=[listener], daemon=True).start()
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}", certificate
-        listener.shutdown(socket.SHUT_RDWR)
+    with relay.encrypted(server.port, certificate) as url:
+        yield url, certificate
 
 
 @pytest.mark.parametrize("test", ["IMAGE_GET", "IMAGE_PUT", "IMAGE_RANGE"])

@@ -155,7 +155,7 @@ def bench(session: Session, /, **given: Any) -> None:
     if "?" in (specific[option] for option in ("csv", "columns", "keys")):
         click.echo("\n".join(omni.FIGURES))
         return
-    asked = wishes(given, specific, encrypted=session.endpoint().startswith("https:"))
+    asked = wishes(given, specific, encrypted=lambda: session.endpoint().startswith("https:"))
     if asked.report is not None:
         _require_report(asked.report)
     with _measuring(asked, session) as (measure, far):

@@ -1,6 +1,6 @@
 """What `headrace bench` is asked for: its words, read and checked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,10 +45,13 @@ class Wishes:
         return {case.test for case in self.cases}
 
 
-def wishes(given: dict[str, Any], specific: dict[str, Any], *, encrypted: bool) -> Wishes:
+def wishes(
+    given: dict[str, Any], specific: dict[str, Any], *, encrypted: Callable[[], bool]
+) -> Wishes:
     """Of the options before ``--`` and of those after it; raises UsageError.
 
-    ``encrypted``: the service is reached by TLS, through which bytes can only be copied.
+    ``encrypted`` tells whether the service is reached by TLS, through which bytes can only be
+    copied; it is not asked where no service is measured.
     """
     compare = given["compare"] is not None
     tests = _tests(given["compare"] if compare else given["tests"], compare=compare)
@@ -110,7 +113,7 @@ def _cases(
     given: dict[str, Any],
     specific: dict[str, Any],
     *,
-    encrypted: bool,
+    encrypted: Callable[[], bool],
 ) -> list[Spec]:
     """Every test by every way, with every number of streams, in every size."""
     template = _template(given, specific)
@@ -131,14 +134,14 @@ def _cases(
     return cases
 
 
-def _ways(test: str, asked: Sequence[str], *, encrypted: bool) -> Sequence[str]:
+def _ways(test: str, asked: Sequence[str], *, encrypted: Callable[[], bool]) -> Sequence[str]:
     """Those asked for, else the one that a client of ours would take."""
     for way in asked:
         if way not in WAYS[test]:
             raise UsageError(reason=_no_way(test, way))
-        if encrypted and way != COPY:
+        if way != COPY and encrypted():
             raise UsageError(reason=f"through TLS bytes can only be copied, not by {way}")
-    return asked or [COPY if encrypted else WAYS[test][0]]
+    return asked or [COPY if encrypted() else WAYS[test][0]]
 
 
 def _template(given: dict[str, Any], specific: dict[str, Any]) -> Spec:
