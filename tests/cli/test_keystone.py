@@ -167,8 +167,9 @@ def test_what_is_on_the_line_leaves_no_question_to_keystone(
     check_listed(run("-U", guarded.url, "--token", token, "index", env=away), image)
     nobody = run("-U", guarded.url, "--os-auth-type", "none", "index", env=away)
     assert (nobody.status, "[access.unauthenticated]" in nobody.err) == (1, True)
-    both = run("--os-cloud", "x", "--token", token, "index")
-    assert (both.status, "already says who calls" in both.err) == (2, True)
+    for words in (["--os-cloud", "x", "--token", token], ["--token", token, "--user", "ann"]):
+        both = run(*words, "index")
+        assert (both.status, "already says who calls" in both.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -311,9 +312,12 @@ def test_certificates_are_verified(
         known = env | {"OS_CACERT": str(certificate)}
         check_listed(run("-U", service, "index", env=known), image)
         check_listed(run("-U", service, "--cafile", certificate, "index", env=env), image)
+        missing = run("-U", service, "index", env=env | {"OS_CACERT": "/nowhere.pem"})
+        assert (missing.status, "/nowhere.pem" in missing.err) == (1, True), missing.err
         careless = run("-k", "-U", service, "index", env=env)
         check_listed(careless, image)
-        assert careless.err.count("certificates are not verified") == 1
+        assert "certificates are not verified" in careless.err
+        assert careless.err.count("\n") == 1
         # The catalog has the service without TLS: a token is not sent there unasked.
         done = run("index", env=known)
         assert (done.status, "everybody on the way" in done.err) == (2, True)

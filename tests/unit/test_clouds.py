@@ -135,6 +135,16 @@ def test_clouds_without_keystone(environ: dict[str, str]) -> None:
         clouds.connect(Cloud())
 
 
+@pytest.mark.parametrize(
+    ("said", "verify"), [("false", False), ("no", False), ("true", True), ("ture", True)]
+)
+def test_certificates_are_verified_unless_it_says_no(
+    environ: dict[str, str], place: Path, said: str, verify: bool
+) -> None:
+    (place / "clouds.yaml").write_text(f"clouds: {{mine: {{verify: {said}}}}}")
+    assert chosen(environ, "mine").verify is verify
+
+
 def test_passwords_of_the_environment_are_not_shown_to_a_cloud_of_the_file(
     environ: dict[str, str],
 ) -> None:

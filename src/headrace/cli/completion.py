@@ -135,7 +135,7 @@ def images(
     not offered; every image has its id.
     """
     session = context.ensure_object(Session)
-    session.may_ask = False
+    session.silent = True
     session.timeout = min(session.timeout, PATIENCE_S)
     try:
         found = list(islice(session.images().list(page_size=OFFERED), OFFERED))
@@ -190,7 +190,7 @@ def _of_the_image(
     from headrace.cli.choosing import chosen
 
     session = context.ensure_object(Session)
-    session.may_ask = False
+    session.silent = True
     session.timeout = min(session.timeout, PATIENCE_S)
     try:
         images = session.images()
@@ -206,7 +206,7 @@ def namespaces(
 ) -> list[CompletionItem]:
     """Names of namespaces of metadata definitions, those that mean nothing to a shell."""
     session = context.ensure_object(Session)
-    session.may_ask = False
+    session.silent = True
     session.timeout = min(session.timeout, PATIENCE_S)
     try:
         found = list(islice(session.metadefs().list(sort="namespace:asc"), OFFERED))

@@ -47,7 +47,8 @@ class Session:
     verbose: bool = False
     debug: bool = False
     as_json: bool = False
-    may_ask: bool = True
+    silent: bool = False
+    """Nothing is asked, and nothing told that is not an answer."""
     _warned: bool = False
 
     def endpoint(self) -> str:
@@ -80,6 +81,8 @@ class Session:
 
         if self.os_cloud is not None and (self.token or self.user) is not None:
             raise UsageError(reason="--os-cloud already says who calls")
+        if self.token is not None and self.user is not None:
+            raise UsageError(reason="--token already says who calls")
         cloud = clouds.chosen(os.environ, self.os_cloud, self.os_auth_type)
         if (self.token or self.user) is not None and cloud.auth_type != "http_basic":
             cloud = replace(cloud, auth_type="none", auth={})
@@ -127,7 +130,7 @@ class Session:
         return user, password or ""
 
     def _ask_password(self, user: str, instead: str) -> str:
-        if not self.may_ask or sys.stdin is None or not sys.stdin.isatty():
+        if self.silent or sys.stdin is None or not sys.stdin.isatty():
             raise UsageError(reason=f"no password for {user}: see {instead}")
         return str(click.prompt(f"Password of {user}", hide_input=True, err=True))
 
@@ -170,12 +173,17 @@ class Session:
         if user is not None or cloud.auth_type == "http_basic":
             auth = {"password": password} | ({"username": user} if user is not None else {})
             cloud = replace(cloud, auth_type="http_basic", auth=auth)
-        if not cloud.verify and endpoint.startswith("https:") and not self._warned:
-            output.note("certificates are not verified: whoever is on the way may read all of it")
-            self._warned = True
+        if not cloud.verify:
+            self._warn([endpoint, cloud.auth.get("auth_url", "")])
         return clouds.connect(
             cloud, endpoint, keystone=self.keystone, timeout=timeout, trace=self._trace
         )
+
+    def _warn(self, urls: list[str]) -> None:
+        """Say once that nobody verifies with whom these are agreed on, if TLS is spoken at all."""
+        if any(url.startswith("https:") for url in urls) and not (self._warned or self.silent):
+            output.note("certificates are not verified: whoever is on the way may read all of it")
+            self._warned = True
 
 
 class Terminated(KeyboardInterrupt):

@@ -1,6 +1,8 @@
 """The client library: ``Images(Connection("http://host:9292")).upload(image_id, "disk.qcow2")``.
 
-Standard library only; errors are those of headrace.errors.
+Where and as whom, clouds.yaml and OS_* may say: ``clouds.connect(clouds.chosen(os.environ))``.
+Standard library only, but for reading that file and asking Keystone; errors are those of
+headrace.errors.
 """
 
 from headrace.client.connection import Answer, Connection

@@ -25,6 +25,7 @@ KNOWN_HERE = ("none", "http_basic", "admin_token")
 _SHORT = {"password": "v3password", "token": "v3token"}
 _SUFFIXES = (".yaml", ".yml", ".json")
 _TRUE = ("1", "on", "true", "yes")
+_FALSE = ("0", "off", "false", "no")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +166,15 @@ def from_file(name: str, environ: Mapping[str, str], auth_type: str | None = Non
     if not settings["region_name"] and isinstance(regions, list) and len(regions) == 1:
         only = regions[0]
         settings["region_name"] = str(only["name"] if isinstance(only, dict) else only)
-    verify = settings.get("verify")
+    # Whatever else it says, it is not a no.
+    verify = (settings.get("verify") or "").lower() not in _FALSE
     return Cloud(
         _SHORT.get(kind, kind),
         _completed(words),
         settings["region_name"],
         _interface(settings),
         settings.get("image_endpoint_override") or words.get("endpoint"),
-        (verify is None or _is_true(verify)) and not _is_true(settings.get("insecure")),
+        verify and not _is_true(settings.get("insecure")),
         _expanded(settings.get("cacert")),
         _expanded(settings.get("cert")),
         _expanded(settings.get("key")),

@@ -170,6 +170,8 @@ def _translated(url: str) -> Iterator[None]:
         raise ConnectionFailed(url=url, reason=reason) from None
     except exceptions.ClientException as error:
         raise ClientError(reason=f"Keystone at {url}: {error.message}") from None
+    except OSError as error:  # requests' own, of files that are not there
+        raise ClientError(reason=str(error)) from None
 
 
 def _first_reason(error: BaseException) -> str:
