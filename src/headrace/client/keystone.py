@@ -155,7 +155,8 @@ def _translated(url: str) -> Iterator[None]:
     """Raise an error of ours for one of keystoneauth1's, which hold the password, too."""
     try:
         yield
-    except exceptions.Unauthorized as error:
+    except exceptions.HTTPClientError as error:
+        # 401, and 404 for an application credential that is gone.
         raise LoginRefused(url=url, reason=error.message) from None
     except exceptions.SSLError as error:
         untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
