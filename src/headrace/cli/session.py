@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -106,6 +107,9 @@ class Session:
             user = cloud.auth.get("username") or cloud.auth.get("user_id")
             if user is not None:
                 cloud = cloud.with_password(self._ask_password(user, "OS_PASSWORD or clouds.yaml"))
+        if not cloud.verify:
+            # urllib3's words for each request; the command has its own, once.
+            warnings.filterwarnings("ignore", "Unverified HTTPS request")
         return clouds.keystone_of(cloud, timeout=self.timeout, trace=self._trace)
 
     @cached_property
