@@ -282,15 +282,14 @@ def test_refused_chunked_upload_ends_the_connection(server: Embedded) -> None:
 
 
 def test_what_follows_a_refused_upload_is_no_request(server: Embedded) -> None:
-    before = server.log.count("GET /process")
     with server.connect() as wire:
         wire.send(wire.head("PUT", "/refuse", "Content-Length: 200000"), bytes(100_000))
-        wire.send(wire.head("GET", "/process"))
+        wire.send(wire.head("GET", "/smuggled"))
         answer = wire.answer()
         assert (answer.status, answer.closes) == (409, True)
         wire.sock.shutdown(socket.SHUT_WR)
         assert wire.at_end()
-    assert server.log.count("GET /process") == before
+    assert "/smuggled" not in server.log
 
 
 @pytest.mark.parametrize(("target", "status"), [("/refuse", 409), ("/half", 413)])
