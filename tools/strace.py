@@ -2,7 +2,8 @@
 
 ``command(strace, prefix)`` is what to put before a program's words; ``on_sockets(prefix)`` reads
 what strace wrote and adds up, by system call, the bytes that went through sockets;
-``counting(prefix)`` does so for what a program that goes on running did meanwhile.
+``counting(prefix)`` does so for what a program that goes on running did meanwhile, ``on_file`` for
+the files of a name.
 """
 
 import re
@@ -50,6 +51,22 @@ def on_sockets(prefix: Path) -> Carried:
                     carried.bytes[call["name"]] += int(call["moved"])
                     carried.calls[call["name"]] += 1
     return carried
+
+
+def on_file(prefix: Path, name: str) -> Counter[str]:
+    """Bytes that went from or to the files of this name (a regular expression), by system call.
+
+    But for those that are read one at a time, to see whether a file is in memory.
+    """
+    settle(prefix)
+    call = re.compile(rf"(\w+)\(.*<[^>]*/{name}>.* = (\d+)$")
+    moved: Counter[str] = Counter()
+    for path in prefix.parent.glob(f"{prefix.name}.*"):
+        with path.open(errors="replace") as lines:
+            for found in filter(None, map(call.match, lines)):
+                if found[1] != "preadv2" or int(found[2]) > 1:
+                    moved[found[1]] += int(found[2])
+    return moved
 
 
 @contextmanager

@@ -5,7 +5,6 @@ an eighth of an image, is heads, records and what a process tries out when it st
 """
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -55,20 +54,8 @@ def copied(found: Counter[str]) -> int:
 
 
 def on_file(deployed: Deployed, program: str, image: str) -> Counter[str]:
-    """Bytes that a program's processes moved from or to an image's file, by system call.
-
-    But for those that are read one at a time, to see whether the file is in memory.
-    """
-    call = re.compile(rf"(\w+)\(.*<[^>]*/{image}>.* = (\d+)$")
-    moved: Counter[str] = Counter()
-    prefix = deployed.host.place.prefix(program)
-    strace.settle(prefix)
-    for trace in prefix.parent.glob(f"{prefix.name}.*"):
-        with trace.open(errors="replace") as lines:
-            for found in filter(None, map(call.match, lines)):
-                if found[1] != "preadv2" or int(found[2]) > 1:
-                    moved[found[1]] += int(found[2])
-    return moved
+    """Bytes that a program's processes moved from or to an image's file, by system call."""
+    return strace.on_file(deployed.host.place.prefix(program), image)
 
 
 @pytest.mark.parametrize("ranged", [False, True], ids=["whole", "range"])

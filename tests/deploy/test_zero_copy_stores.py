@@ -1,5 +1,6 @@
 """The way of an image's bytes where there are several stores, counted by strace."""
 
+import json
 from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from tests.conftest import Serve
 from tests.contract.stores.origin_server import running
 from tests.deploy.wire import Wire
+from tests.faults.service import wait_until
 from tests.needs import require_strace
 from tests.several_stores import several_stores
 from tools import strace
@@ -28,11 +30,11 @@ class Traced:
 
     def __init__(self, server: Serving, prefix: Path) -> None:
         self.server = server
-        self._prefix = prefix
+        self.prefix = prefix
 
     def counting(self) -> AbstractContextManager[Counter[str]]:
         """What goes through the server's sockets meanwhile: bytes by system call."""
-        return strace.counting(self._prefix)
+        return strace.counting(self.prefix)
 
 
 @pytest.fixture
@@ -94,6 +96,48 @@ def test_a_registered_file(traced: Traced) -> None:
             assert len(wire.request("GET", f"/v2/images/{image}/file").body) == SIZE
         assert sent["sendfile"] == SIZE, sent
         assert copied(sent) <= MIB, sent
+
+
+def test_staged_data_is_spliced_and_linked(traced: Traced) -> None:
+    """Once it is there, it is read to be hashed and inspected, and written nowhere."""
+    block = bytes(range(256)) * (MIB // 256)
+    with Wire(traced.server.port) as wire:
+        image = record(wire)
+        with traced.counting() as received:
+            wire.send(
+                wire.head("PUT", f"/v2/images/{image}/stage", OCTETS, f"Content-Length: {SIZE}")
+            )
+            for _ in range(SIZE // MIB):
+                wire.send(block)
+            assert wire.answer("PUT").status == 204
+        assert SIZE - MIB <= received["splice"] <= SIZE, received
+        assert copied(received) <= MIB, received
+        import_by(wire, image, {"method": {"name": "glance-direct"}})
+        moved = strace.on_file(traced.prefix, image)
+        assert moved.keys() == {"pread64", "preadv2"}, moved
+        assert wire.request("GET", f"/v2/images/{image}/file").body == block * (SIZE // MIB)
+
+
+def test_a_copy_for_another_store_is_the_kernels(traced: Traced) -> None:
+    """By copy_file_range or, where the file system has it, a reflink, which moves nothing."""
+    with Wire(traced.server.port) as wire:
+        image = record(wire)
+        data = bytes(range(256)) * (SIZE // 256)
+        assert wire.request("PUT", f"/v2/images/{image}/file", OCTETS, body=data).status == 204
+        before = strace.on_file(traced.prefix, image)
+        import_by(wire, image, {"method": {"name": "copy-image"}, "stores": ["cheap"]})
+        moved = strace.on_file(traced.prefix, image) - before
+        assert moved in ({"copy_file_range": SIZE}, {}), moved
+        assert (traced.server.state_dir / "cheap" / image).read_bytes() == data
+
+
+def import_by(wire: Wire, image: str, body: object) -> None:
+    """Import an image's data, and wait for the end."""
+    path = f"/v2/images/{image}"
+    answer = wire.request("POST", f"{path}/import", body=json.dumps(body).encode())
+    assert answer.status == 202, answer.body
+    wait_until(lambda: "os_glance_import_task" not in wire.request("GET", path).json, "the import")
+    assert wire.request("GET", path).json["status"] == "active"
 
 
 def test_what_is_at_an_origin_is_copied_whole_and_in_part(traced: Traced) -> None:
