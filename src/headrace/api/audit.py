@@ -1,7 +1,5 @@
 """Who did what to which image, when, from where and with what result: one line of JSON each.
 
-Not of what is stored: whether records and files agree is ``service.audit``'s.
-
 The names are those of the DMTF's Cloud Auditing Data Federation (CADF, DSP0262).  A line is made of
 a request's method, route, path, caller and status, and of nothing else: no header but the agent's
 name, no query, no body, so none of the secrets that those may hold.

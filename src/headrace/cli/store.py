@@ -31,15 +31,15 @@ def check(
     from headrace import config
     from headrace.api import app
     from headrace.db import engine, migrate
-    from headrace.service.audit import Audit
+    from headrace.service.agreement import Agreement
 
     conf = settings.load(state_dir, config_files)
     database = engine.connect(config.database_url(conf))
     try:
         migrate.expect_ready(database)
-        audit = Audit(database, app.registry(conf), verify=verify)
+        check = Agreement(database, app.registry(conf), verify=verify)
         found = []
-        for finding in audit.run():
+        for finding in check.run():
             found.append(finding)
             if not as_json:
                 where = f" in store {finding.store}" if finding.store else ""
@@ -47,9 +47,9 @@ def check(
                 output.write(f"{finding.image_id} {finding.fault}{where}{detail}")
     finally:
         database.close()
-    checked = {"images": audit.images, "files": audit.files, "hashed_bytes": audit.hashed}
+    checked = {"images": check.images, "files": check.files, "hashed_bytes": check.hashed}
     if as_json:
         output.write_json({"checked": checked, "faults": [asdict(each) for each in found]})
     else:
-        output.write(f"{audit.images} images and {audit.files} files checked, {len(found)} faults")
+        output.write(f"{check.images} images and {check.files} files checked, {len(found)} faults")
     return EXIT_FAULTS if found else 0

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.db import schema
-from headrace.service.audit import Audit, Fault, Finding
+from headrace.service.agreement import Agreement, Fault, Finding
 from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.registry import Registry
 from tests.service.conftest import ADMIN, Service
@@ -21,12 +21,12 @@ def uploaded(service: Service, data: bytes = b"data") -> str:
     return image_id
 
 
-def audit(service: Service, verify: bool = False) -> Audit:
-    return Audit(service.database, Registry([service.store], default="file"), verify=verify)
+def check(service: Service, verify: bool = False) -> Agreement:
+    return Agreement(service.database, Registry([service.store], default="file"), verify=verify)
 
 
 def faults(service: Service, verify: bool = False) -> list[tuple[Fault, str]]:
-    return [(each.fault, each.image_id) for each in audit(service, verify).run()]
+    return [(each.fault, each.image_id) for each in check(service, verify).run()]
 
 
 def test_a_sound_service_has_no_faults(service: Service) -> None:
@@ -36,7 +36,7 @@ def test_a_sound_service_has_no_faults(service: Service) -> None:
     service.images.delete(ADMIN, uploaded(service))
     (service.datadir / "notes.txt").write_text("not an image's")
     (service.datadir / f".headrace-{NOBODYS}.part").write_text("not an image's yet")
-    checked = audit(service, verify=True)
+    checked = check(service, verify=True)
     assert list(checked.run()) == []
     assert (checked.images, checked.files, checked.hashed) == (3, 3, 12)
 
@@ -121,12 +121,12 @@ def test_an_image_that_is_deleted_meanwhile_is_no_fault(service: Service) -> Non
     for _ in range(2):
         uploaded(service)
         store = Meanwhile(service, uploaded(service))
-        checked = Audit(service.database, Registry([store], default="file"), verify=True)
+        checked = Agreement(service.database, Registry([store], default="file"), verify=True)
         assert list(checked.run()) == []
 
 
 def test_a_fault_says_where_and_what(service: Service) -> None:
     image_id = uploaded(service)
     (service.datadir / image_id).write_bytes(b"longer")
-    (found,) = audit(service).run()
+    (found,) = check(service).run()
     assert found == Finding(Fault.WRONG_SIZE, image_id, "file", "6 bytes instead of 4")

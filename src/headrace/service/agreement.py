@@ -7,7 +7,7 @@ from enum import StrEnum
 from itertools import islice
 
 from headrace import errors
-from headrace.db import audit as rows
+from headrace.db import agreement as rows
 from headrace.db import images
 from headrace.db.engine import Database
 from headrace.model import MIB, Image, Location, Viewer
@@ -43,7 +43,7 @@ class Finding:
     detail: str = ""
 
 
-class Audit:
+class Agreement:
     """One walk through all records and all stores, while the service may go on.
 
     ``images``, ``files`` and ``hashed`` (bytes) count what has been looked at so far.
