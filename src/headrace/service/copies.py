@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,9 @@ from headrace.service.landing import Landed
 from headrace.service.plugins import Staged
 from headrace.service.quota import UNLIMITED, Room
 from headrace.service.regions import Found, RemoteSource
-from headrace.stores.base import Store, Writer
+from headrace.stores.base import Data, Store, Writer
 from headrace.stores.registry import Registry
+from headrace.transfer.extent import Extent
 
 _log = logging.getLogger(__name__)
 
@@ -132,7 +134,7 @@ class Copies:
         self._clock = clock
         self._task_life = task_life
         self._lock = threading.RLock()  # several stores may be written at a time
-        self._writers: list[tuple[Store, Writer]] = []
+        self._writers: list[tuple[Store, Writer, str]] = []
         self._unrecorded: list[Location] = []
         self._importing = list(job.stores)
         self._failed: list[str] = []
@@ -147,6 +149,11 @@ class Copies:
     def first(self) -> Writer | None:
         """The writer that has the data since it came in."""
         return self._writers[0][1] if self._writers else None
+
+    def data(self, size: int) -> Data:
+        """The ``size`` bytes that came in, from where they are."""
+        store, writer, url = self._writers[0]
+        return store.open(url) if writer.lost else Extent(os.dup(writer.sink.fd), 0, size)
 
     @contextlib.contextmanager
     def of(self, store_id: str) -> Iterator[None]:
@@ -182,13 +189,14 @@ class Copies:
     def add(self, store: Store, writer: Writer) -> None:
         """Take note of data that is all there, and publish it."""
         try:
-            location = self._registry.place(store, writer.commit())
+            url = writer.commit()
+            location = self._registry.place(store, url)
         except BaseException:
             writer.abort()
             raise
         self.watch.settle()
         with self._lock:
-            self._writers.append((store, writer))
+            self._writers.append((store, writer, url))
             self._unrecorded.append(location)
 
     def finish(self) -> str:
@@ -199,7 +207,7 @@ class Copies:
         if not self._writers:
             raise self._failure or errors.Error()
         now = self._clock()
-        there = ", ".join(store.id for store, _ in self._writers)
+        there = ", ".join(store.id for store, _, _ in self._writers)
         missing = f", not to {', '.join(self._failed)}" if self._failed else ""
         ending = imports.Ending(f"Copied to {there}{missing}", now + self._task_life)
         self._record(ending)
@@ -261,12 +269,12 @@ class Copies:
             _log.error("image %s stays in importing for now: %s", job.image_id, error)
 
     def _retract(self, live: Sequence[Location]) -> None:
-        for store, writer in self._writers:
+        for store, writer, _ in self._writers:
             if not any(store.holds(each.url) for each in live):
                 writer.retract()
 
     def close(self) -> None:
-        for _, writer in self._writers:
+        for _, writer, _ in self._writers:
             writer.abort()
 
 

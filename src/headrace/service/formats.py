@@ -37,19 +37,21 @@ def inspect(
     require_match: bool,
     vmdk_allowed_types: Collection[str],
     gpt_safety_nonfatal: Collection[str],
+    lost: range = range(0),
 ) -> int | None:
     """The virtual size in bytes of the image in the file ``fd`` (None: unknown).
 
     Reads by pread and leaves the position alone.  ``vmdk_allowed_types`` narrows the sub-types that
-    are safe; ``gpt_safety_nonfatal`` names checks of a partition table that may fail.  Only bare
-    images are inspected.
+    are safe; ``gpt_safety_nonfatal`` names checks of a partition table that may fail.  ``lost`` are
+    bytes that the file does not hold any more.  Only bare images are inspected.
 
     Raises FormatMismatch when the data is not what ``disk_format`` says and ``require_match`` is
-    set, UnsafeImage when it fails a safety check, is of several formats or cannot be parsed.
+    set, UnsafeImage when it fails a safety check, is of several formats, cannot be parsed, or has
+    what is to be inspected where it is lost.
     """
     if container_format != "bare":
         return None
-    matches = _recognise(fd, size)
+    matches = _recognise(fd, size, lost)
     if matches.keys() == {"gpt", "iso"}:
         del matches["gpt"]  # the usual way of making one image boot from disc and from disk
     if len(matches) > 1:
@@ -68,7 +70,7 @@ def inspect(
 
 def recognise(fd: int, size: int) -> set[str]:
     """The formats, other than raw, that the data has the signs of; raises UnsafeImage."""
-    return set(_recognise(fd, size))
+    return set(_recognise(fd, size, range(0)))
 
 
 def _check_declared(detected: str, declared: str | None, require_match: bool) -> None:
@@ -121,7 +123,7 @@ def _virtual_size(inspector: "FileInspector", size: int) -> int | None:
     return found or None
 
 
-def _recognise(fd: int, size: int) -> dict[str, "FileInspector"]:
+def _recognise(fd: int, size: int, lost: range) -> dict[str, "FileInspector"]:
     """The formats, other than raw, that the data has the signs of, with their inspectors fed.
 
     Raises UnsafeImage when an inspector breaks over data of its own format.
@@ -137,7 +139,7 @@ def _recognise(fd: int, size: int) -> dict[str, "FileInspector"]:
         failure: Exception | None = None
         try:
             inspector.eat_chunk(head)
-            _complete(inspector, fd, size)
+            _complete(inspector, fd, size, lost)
         except OSError:
             raise  # the disk's failure, not the inspector's
         except Exception as error:
@@ -161,7 +163,7 @@ def _is_match(inspector: "FileInspector", head: bytes) -> bool:
         raise errors.UnsafeImage(reason=f"the {inspector} header is broken") from error
 
 
-def _complete(inspector: "FileInspector", fd: int, size: int) -> None:
+def _complete(inspector: "FileInspector", fd: int, size: int, lost: range) -> None:
     """Fill the regions that lie beyond the head, then tell the inspector that this was all.
 
     The order is that of FileInspector.eat_chunk: capture, post_process, region_complete.
@@ -177,6 +179,8 @@ def _complete(inspector: "FileInspector", fd: int, size: int) -> None:
             offset = region.offset + len(region.data)
             wanted = min(region.length - len(region.data), size - offset, _REGION_MAX)
             if wanted > 0:
+                if offset < lost.stop and lost.start < offset + wanted:
+                    raise ValueError(f"its {name} lies {offset} bytes from the start")
                 data = _read(fd, offset, wanted)
                 region.capture(data, offset + len(data))
                 filled.append(region)

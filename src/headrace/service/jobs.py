@@ -22,7 +22,7 @@ from headrace import errors
 from headrace.db import images as rows
 from headrace.db import imports
 from headrace.db.engine import Database
-from headrace.model import TASK_LIFE, Image, Viewer
+from headrace.model import MIB, TASK_LIFE, Image, Viewer
 from headrace.service import plugins
 from headrace.service.copies import Copies, Job, Observed, Watch
 from headrace.service.images import Clock
@@ -30,7 +30,7 @@ from headrace.service.landing import Body, Landed, Landing, Target, begin
 from headrace.service.plugins import Plugin, Staged, Work
 from headrace.service.regions import Regions, RemoteSource
 from headrace.service.staging import Staging
-from headrace.stores.base import Store, Writer
+from headrace.stores.base import Data, Store, Writer
 from headrace.stores.origin import Fetched, Origins
 from headrace.stores.registry import Registry
 from headrace.stores.remote import Remote
@@ -43,6 +43,7 @@ GLANCE_DIRECT, WEB_DOWNLOAD, COPY_IMAGE = "glance-direct", "web-download", "copy
 GLANCE_DOWNLOAD = "glance-download"
 
 _EVERYBODY = Viewer(is_admin=True)
+_STEP = 8 * MIB  # between two looks at whether a copy is still wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +238,8 @@ class Jobs:
         """The data into one store: the first time from where it comes, then from there."""
         if copies.first is not None and copies.landed is not None:
             size = copies.landed.size
-            with contextlib.closing(Extent(os.dup(copies.first.sink.fd), 0, size)) as extent:
-                copies.add(store, _copied(store, image.id, extent, size, copies.watch))
+            with contextlib.closing(copies.data(size)) as data:
+                copies.add(store, _copied(store, image.id, data, size, copies.watch))
             return
         if copies.ready is not None:
             image = copies.ready.image
@@ -321,14 +322,15 @@ class Jobs:
                         image_id=image.id, reason=f"{data.length} bytes instead of {size}"
                     )
                     continue
-                source = Reader(_Remote(data), size) if isinstance(data, Remote) else data
-                copies.add(store, _copied(store, image.id, source, size, copies.watch))
+                copies.add(store, _copied(store, image.id, data, size, copies.watch))
                 return
         raise failure
 
 
 class _File:
     """A file that data lands in before it is for a store."""
+
+    lost = range(0)
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -337,24 +339,19 @@ class _File:
     def sink(self) -> FileSink:
         return FileSink(self._fd)
 
+    def follow(self, read: Callable[[], int]) -> None:
+        """All stays."""
+
     def advance(self, total: int) -> None:
         """It need not be durable."""
 
 
-class _Remote:
-    """A Remote as a Readable."""
-
-    def __init__(self, remote: Remote) -> None:
-        self._remote = remote
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        data = self._remote.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _copied(store: Store, image_id: str, source: Source, size: int, watch: Watch) -> Writer:
-    """A writer with all of ``source``; by copy_file_range or reflink where that can be."""
+def _copied(store: Store, image_id: str, data: Data, size: int, watch: Watch) -> Writer:
+    """A writer with all of ``data``; by copy_file_range or reflink where that can be."""
+    if isinstance(data, Extent) and not store.local:
+        writer = store.adopt(image_id, data.fd)
+        if writer is not None:
+            return _followed(writer, size, watch)
     writer = store.create(image_id, size)
     try:
 
@@ -362,7 +359,20 @@ def _copied(store: Store, image_id: str, source: Source, size: int, watch: Watch
             writer.advance(total)
             watch(total)
 
-        pump_all([source], writer.sink, limit=size, progress=landed)
+        pieces = data.pieces() if isinstance(data, Remote) else [data]
+        pump_all(pieces, writer.sink, limit=size, progress=landed)
+        return writer
+    except BaseException:
+        writer.abort()
+        raise
+
+
+def _followed(writer: Writer, size: int, watch: Watch) -> Writer:
+    """The writer, when what landed long ago has been brought to its store but for the end."""
+    try:
+        for total in (*range(0, size, _STEP), size):
+            writer.advance(total)
+            watch(total)
         return writer
     except BaseException:
         writer.abort()

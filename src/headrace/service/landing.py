@@ -64,6 +64,11 @@ class Target(Protocol):
     @property
     def sink(self) -> FileSink: ...
 
+    @property
+    def lost(self) -> range: ...
+
+    def follow(self, read: Callable[[], int]) -> None: ...
+
     def advance(self, total: int) -> None: ...
 
 
@@ -115,12 +120,13 @@ class Landing:
         if told and told not in algorithms:
             algorithms.append(told)
         follower = Follower(writer.sink.fd, algorithms)
+        writer.follow(follower.hashed)
 
         def landed(total: int) -> None:
             if total > room.bound:
                 room.grow(total)
-            writer.advance(total)
             follower.advance(total)
+            writer.advance(total)
             progress(total)
 
         try:
@@ -133,6 +139,7 @@ class Landing:
                 require_match=rules.require_format_match,
                 vmdk_allowed_types=rules.vmdk_allowed_types,
                 gpt_safety_nonfatal=rules.gpt_safety_nonfatal,
+                lost=writer.lost,
             )
             digests = follower.finish(size)
         finally:

@@ -1,6 +1,6 @@
 """What every store is: somewhere image data is written once, read many times, deleted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn, Protocol
 
 from headrace import errors
@@ -32,9 +32,19 @@ class Writer(Protocol):
     def advance(self, total: int) -> None:
         """Take note that the first ``total`` bytes have landed in the sink.
 
-        May be called with any growing totals, or never; a store may use it to write them back
-        early, so that ``commit`` has less to wait for.
+        May be called with any growing totals, or never; a store may use it to bring them where they
+        belong, so that ``commit`` has less to wait for.  It may wait for that, and raise what
+        ``commit`` raises.
         """
+        ...
+
+    def follow(self, read: Callable[[], int]) -> None:
+        """Have ``read()`` tell how many of the first bytes nobody will read back any more."""
+        ...
+
+    @property
+    def lost(self) -> range:
+        """The bytes that cannot be read back any more: none of a file, of which all stays."""
         ...
 
     def commit(self) -> str:
@@ -65,6 +75,11 @@ class Store(Protocol):
     @property
     def kind(self) -> str:
         """The store's type, as in ``enabled_backends``."""
+        ...
+
+    @property
+    def local(self) -> bool:
+        """Whether its data are files of this machine."""
         ...
 
     @property
@@ -142,6 +157,7 @@ class ReadOnly:
     """What stores have in common that never take data."""
 
     writable = False
+    local = False
 
     def __init__(self, id: str) -> None:
         self._id = id

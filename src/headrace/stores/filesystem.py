@@ -18,7 +18,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from headrace import errors
 from headrace.model import IMAGE_ID, MIB
@@ -45,6 +45,8 @@ _WRITEBACK_STEP = 8 * MIB
 class FilesystemWriter:
     """A file on its way into a FilesystemStore; see ``stores.base.Writer``."""
 
+    lost = range(0)
+
     def __init__(self, store: "FilesystemStore", image_id: str, fd: int, part: str | None) -> None:
         self._store = store
         self._image_id = image_id
@@ -63,6 +65,9 @@ class FilesystemWriter:
         if total - self._pushed >= _WRITEBACK_STEP:
             start_writeback(self._open_fd(), self._pushed, total - self._pushed)
             self._pushed = total
+
+    def follow(self, read: Callable[[], int]) -> None:
+        """All stays until it is committed."""
 
     def commit(self) -> str:
         fd = self._open_fd()
@@ -148,6 +153,7 @@ class FilesystemStore:
     """
 
     kind = "file"
+    local = True
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class ListedFiles(ReadOnly):
     """
 
     kind = "file"
+    local = True
 
     def __init__(self, id: str, directories: Sequence[str], apart: Sequence[str]) -> None:
         super().__init__(id)

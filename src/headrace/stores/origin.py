@@ -4,6 +4,7 @@ import base64
 import http.client
 import socket
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -28,14 +29,34 @@ class Fetched:
         """Bytes of the body that are to come; None: until its end."""
         return self.response.length
 
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end; raises TransferError."""
+        try:
+            return self.response.read(size)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _broken(error) from None
+
+    def pieces(self, length: int) -> Iterator[engine.Source]:
+        """The next ``length`` bytes of the body: of the socket itself, where they come as they are.
+
+        Then nothing else can be read of the answer.
+        """
+        if isinstance(self.sock, ssl.SSLSocket) or self.length is None:
+            yield engine.Reader(self, length)
+            return
+        # What was read together with the head; it reads more only if that was nothing.
+        buffered = self.response.fp.peek()[:length]
+        if buffered:
+            yield self.response.fp.read(len(buffered))
+        if length > len(buffered):
+            yield engine.Stream(self.sock.fileno(), length - len(buffered), self.sock.gettimeout())
+
     def readinto(self, buffer: memoryview, /) -> int:
         """Read into ``buffer``; 0 at the end.  Raises TransferError for a body that broke off."""
         try:
             return self.response.readinto(buffer)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # The error's text may quote what the origin said.
-            reason = f"its origin broke off ({type(error).__name__})"
-            raise errors.TransferError(reason=reason) from None
+            raise _broken(error) from None
 
     def cut(self) -> None:
         """End the connection under whoever reads from it in another thread, to whom that looks
@@ -46,6 +67,11 @@ class Fetched:
     def close(self) -> None:
         self.response.close()
         self.connection.close()
+
+
+def _broken(error: Exception) -> errors.TransferError:
+    """What a body that breaks off raises; the error's text may quote what the origin said."""
+    return errors.TransferError(reason=f"its origin broke off ({type(error).__name__})")
 
 
 class Origins:

@@ -1,30 +1,47 @@
 """Remote: data that lies at an origin elsewhere, as blocks; what an Extent is to a file."""
 
-import http.client
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from headrace import errors
-from headrace.stores.origin import Fetched
+from headrace.transfer.engine import Source
 from headrace.transfer.extent import OnClose
 
-Fetch = Callable[[int, int], Fetched]
+
+class Answer(Protocol):
+    """What an origin sends: bytes in their order, once."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end; raises TransferError."""
+        ...
+
+    def pieces(self, length: int) -> Iterator[Source]:
+        """The next ``length`` bytes, for the engine to pump, each piece to its end."""
+        ...
+
+    def close(self) -> None: ...
+
+
+Fetch = Callable[[int, int], Answer]
 """offset, length: an answer whose body is those bytes."""
 
 
 class Remote:
-    """``length`` bytes that an origin sends, from ``fetched`` on.
+    """``length`` bytes that an origin sends, from ``answer`` on.
 
     It has the face of an Extent that is not opened up: it is narrowed to a range by ``fetch``,
     subscribed to with ``on_close``, and read to its end.  There is no descriptor to send from, and
-    no file for a server in front, so that ``path`` is empty.
+    no file for a server in front, so that ``path`` is empty.  An origin that breaks off is asked
+    for the rest, ``retries`` times.
     """
 
     path = ""
     way = "copy"
 
-    def __init__(self, fetched: Fetched, length: int, fetch: Fetch) -> None:
-        self._fetched = fetched
+    def __init__(self, answer: Answer, length: int, fetch: Fetch, retries: int = 0) -> None:
+        self._answer = answer
         self._fetch = fetch
+        self._retries = retries
         self._observers: list[OnClose] = []
         self._closed = False
         self.offset = 0
@@ -37,11 +54,11 @@ class Remote:
             raise ValueError(f"{offset}+{length} lies outside {self.length} bytes")
         if length == self.length:
             return
-        self._fetched.close()
+        self._answer.close()
         self.offset += offset
         self.length = length
         if length:
-            self._fetched = self._fetch(self.offset, length)
+            self._answer = self._fetch(self.offset, length)
 
     def on_close(self, observer: OnClose) -> None:
         """Have ``observer(bytes_read, ok)`` called once, when it is closed."""
@@ -51,20 +68,43 @@ class Remote:
         """Up to ``size`` bytes, fewer only at the end; b"" there.  Raises TransferError."""
         left = self.length - self.sent
         wanted = left if size < 0 else min(size, left)
-        try:
-            data = self._fetched.response.read(wanted) if wanted else b""
-        except (OSError, http.client.HTTPException) as error:
-            raise errors.TransferError(
-                reason=f"its origin broke off after {self.sent} bytes", moved=self.sent
-            ) from error
-        self.sent += len(data)
-        return data
+        if not wanted:
+            return b""
+        while True:
+            try:
+                data = self._answer.read(wanted)
+                if not data:
+                    raise errors.TransferError(reason="its origin broke off")
+            except errors.TransferError as error:
+                self._ask_for_the_rest(error)
+            else:
+                self.sent += len(data)
+                return data
+
+    def pieces(self) -> Iterator[Source]:
+        """What is left of it, for the engine to pump; what breaks off is not asked for again."""
+        length = self.length - self.sent
+        for piece in self._answer.pieces(length):
+            yield piece
+            self.sent += len(piece) if isinstance(piece, bytes) else piece.length or 0
 
     def close(self) -> None:
         """Leave the origin and tell the observers; harmless when closed already."""
         if self._closed:
             return
         self._closed = True
-        self._fetched.close()
+        self._answer.close()
         for observer in self._observers:
             observer(self.sent, self.sent == self.length)
+
+    def _ask_for_the_rest(self, failure: errors.TransferError) -> None:
+        """Raises ``failure`` when that is of no use."""
+        self._answer.close()
+        while self._retries:
+            self._retries -= 1
+            try:
+                self._answer = self._fetch(self.offset + self.sent, self.length - self.sent)
+            except (errors.ServiceUnavailable, errors.TransferError):
+                continue
+            return
+        raise failure

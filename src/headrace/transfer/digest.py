@@ -57,6 +57,15 @@ class Follower:
         if not self._threads:
             self._start()
 
+    def hashed(self) -> int:
+        """How many of the first bytes have been read for the last time.
+
+        Raises what ``finish`` would, when nothing more will be.
+        """
+        if self._error is not None:
+            raise self._error
+        return min(self._hashed.values(), default=self._landed)
+
     def finish(self, size: int) -> dict[str, str]:
         """The hex digests of the first ``size`` bytes, by algorithm; waits until they are hashed.
 
@@ -119,6 +128,7 @@ class Follower:
                         raise errors.FileTruncated(missing=landed - done, moved=done)
                     digest.update(buffer[:count])
                     done += count
+                    self._hashed[name] = done
         except OSError as error:
             self._fail(translated(error, done))
         except errors.FileTruncated as error:
@@ -128,7 +138,6 @@ class Follower:
             failure = errors.TransferError(reason=f"{name} failed: {error!r}", moved=done)
             failure.__cause__ = error
             self._fail(failure)
-        self._hashed[name] = done
 
     def _await_more(self, done: int) -> int:
         """How much has landed, once it is more than ``done``; 0 when nothing will be added."""

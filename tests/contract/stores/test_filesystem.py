@@ -37,6 +37,11 @@ from tests.needs import require, require_command, require_root, require_strace
 Mount = Callable[[str], None]
 
 
+@pytest.fixture(params=["unnamed", "named"])
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
 def umask() -> Iterator[None]:
     before = os.umask(0o027)

@@ -13,6 +13,7 @@ from headrace import errors
 from headrace.stores.destinations import Destinations, Rules
 from headrace.stores.http import HttpStore
 from headrace.stores.origin import Origins
+from headrace.transfer import engine
 from tests import certificates
 from tests.contract.stores.origin_server import Origin, running
 
@@ -189,8 +190,27 @@ def test_an_origin_that_breaks_off(origin: Origin) -> None:
     origin.announced = len(CONTENT) + 1
     with contextlib.closing(store_for(origin).open(origin.url("/image"))) as data:
         assert data.length == len(CONTENT) + 1
-        got = b"".join(iter(lambda: data.read(1 << 20), b""))
+        got = b"".join(data.read(1000) for _ in range(0, len(CONTENT), 1000))
         assert (got, data.sent) == (CONTENT, len(CONTENT))
+        with pytest.raises(errors.TransferError):
+            data.read(1000)
+
+
+@pytest.mark.parametrize("part", [(0, len(CONTENT)), (1000, 5), (7, 200_000)])
+def test_the_socket_itself_can_be_pumped(
+    origin: Origin, tmp_path: Path, part: tuple[int, int]
+) -> None:
+    offset, length = part
+    with (
+        contextlib.closing(store_for(origin).open(origin.url("/image"))) as data,
+        open(tmp_path / "image", "w+b") as file,
+    ):
+        data.narrow(offset, length)
+        moved = engine.pump_all(data.pieces(), engine.FileSink(file.fileno()))
+        assert (moved.bytes, data.sent) == (length, length)
+        assert file.read() == CONTENT[offset : offset + length]
+        if length > 100_000:
+            assert moved.how is engine.How.SPLICE
 
 
 def test_so_many_are_open_at_a_time(origin: Origin) -> None:

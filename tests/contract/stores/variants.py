@@ -5,8 +5,10 @@ from pathlib import Path
 
 from headrace.stores.base import Store
 from headrace.stores.filesystem import FilesystemStore
+from tests.contract.stores.parted import PartedStore
 
 VARIANTS: dict[str, Callable[[Path], Store]] = {
     "unnamed": lambda directory: FilesystemStore("file", directory),
     "named": lambda directory: FilesystemStore("file", directory, unnamed=False),
+    "parted": lambda directory: PartedStore("parted", directory),
 }
