@@ -14,7 +14,7 @@ import yaml
 from falcon import testing
 from oslo_config import cfg
 
-from headrace import config, errors, keystone_settings, store_settings
+from headrace import config, errors, keystone_settings, settings, store_settings
 from headrace.api import app
 from headrace.cli.main import cli
 
@@ -58,7 +58,7 @@ def settings_page() -> str:
         "environment, under the name given in the last column, which wins over a file; the options "
         "of `headrace serve` win over both.",
     ]
-    for group, options in config.OPTIONS.items():
+    for group, options in settings.OPTIONS.items():
         lines += ["", f"## [{group}]", "", "| setting | type | default | meaning | environment |"]
         lines += ["|---|---|---|---|---|"]
         lines += [_setting(group, option) for option in options]

@@ -1,8 +1,8 @@
 """Every error of Headrace: class, code, HTTP status and text, in one tree.
 
 An error is a statement with named fields: ``raise ImageNotFound(image_id=image_id)``.  It is raised
-in service/, db/, stores/ and transfer/, and caught in two places: api/app.py turns it into an HTTP
-answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error answer carries
+in service/, db/, stores/ and transfer/, and caught in two places: api/answers.py turns it into an
+HTTP answer, cli/main.py into one line on stderr and an exit code.  Every HTTP error answer carries
 ``X-Headrace-Error: <code>``, from which the client raises the same class again; codes never change.
 
     Error                            500  headrace.error

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from falcon import testing
 
-from headrace.api.app import Application
+from headrace.api.gate import Application
 from headrace.model import Viewer
 from headrace.service.context import Context
 

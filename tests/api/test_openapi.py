@@ -13,6 +13,7 @@ from falcon import inspect, testing
 
 from headrace import config, errors
 from headrace.api import app
+from headrace.api.gate import Application
 from headrace.api.openapi import METHODS, OPERATIONS
 from headrace.api.openapi.operation import ALWAYS
 
@@ -31,7 +32,7 @@ EVERYWHERE = {
 
 
 @pytest.fixture(scope="module")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[app.Application]:
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     directory = str(tmp_path_factory.mktemp("state"))
     built = app.build(config.load([], {("headrace", "state_dir"): directory}))
     yield built
@@ -39,7 +40,7 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[app.Applic
 
 
 @pytest.fixture(scope="module")
-def document(application: app.Application) -> Any:
+def document(application: Application) -> Any:
     answer = testing.simulate_get(
         application, "/v2/openapi.json", host="localhost", remote_addr="127.0.0.1"
     )
@@ -47,7 +48,7 @@ def document(application: app.Application) -> Any:
     return answer.json
 
 
-def test_every_route_is_described(application: app.Application, document: Any) -> None:
+def test_every_route_is_described(application: Application, document: Any) -> None:
     routed = {
         (method.method, route.path)
         for route in inspect.inspect_routes(application._app)

@@ -18,6 +18,7 @@ from sqlalchemy import event
 import headrace
 from headrace import config, log
 from headrace.api import app
+from headrace.api.gate import Application
 from headrace.server.embedded import serve
 from headrace.server.options import ServeOptions
 from headrace.server.worker import Worker
@@ -75,7 +76,7 @@ class Recorder:
 class Traced:
     """The application, and its records at /trace."""
 
-    def __init__(self, application: app.Application) -> None:
+    def __init__(self, application: Application) -> None:
         self._application = application
         self.metrics = application.metrics
         self._recorder = Recorder()

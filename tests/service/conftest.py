@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace import config
+from headrace import settings
 from headrace.api.schemas import Fields
 from headrace.api.traffic import Traffic
 from headrace.db import engine, migrate
@@ -112,7 +112,7 @@ def serving(
     migrate.prepare(database)
     datadir = tmp_path / "images"
     clock = Clock()
-    fields = Fields(config.CONTAINER_FORMATS, config.DISK_FORMATS)
+    fields = Fields(settings.CONTAINER_FORMATS, settings.DISK_FORMATS)
     area = FilesystemStore("os_glance_staging_store", staged or tmp_path / "staging")
     quota = None if project_limits is None else Quota(database, lambda _: project_limits)
     images = Images(

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from headrace import config, errors
+from headrace import errors, settings
 from headrace.api.schemas import Fields
 from headrace.db import images as rows
 from headrace.model import Viewer
@@ -24,7 +24,7 @@ HOUR = 3600.0
 def delaying(service: Service) -> Service:
     """The service with delayed_delete, and a scrub_time of an hour."""
     stores = Registry([service.store], default="file")
-    fields = Fields(config.CONTAINER_FORMATS, config.DISK_FORMATS)
+    fields = Fields(settings.CONTAINER_FORMATS, settings.DISK_FORMATS)
     images = Images(
         service.database, stores, service.area, fields.check, Limits(128, 128), service.clock,
         delayed_delete=True,

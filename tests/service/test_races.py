@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace import config, errors
+from headrace import errors, settings
 from headrace.api.schemas import Fields
 from headrace.db import engine, migrate
 from headrace.model import Status
@@ -214,7 +214,7 @@ def test_no_crowd_gives_an_image_more_properties_or_tags_than_it_may_have(
     database = engine.connect(new_database(kind))
     migrate.prepare(database)
     store = FilesystemStore("file", tmp_path / "images")
-    fields = Fields(config.CONTAINER_FORMATS, config.DISK_FORMATS)
+    fields = Fields(settings.CONTAINER_FORMATS, settings.DISK_FORMATS)
     limits, crowd, rounds = Limits(properties=4, tags=3), 4, 6
     images = Images(
         database, Registry([store], default="file"), store, fields.check, limits, Clock()

@@ -6,6 +6,7 @@ import pytest
 from headrace import config, errors
 from headrace.api import app, auth
 from headrace.cli.server import serve
+from headrace.headrace_settings import AUTH_STRATEGIES
 
 LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:9292", "wsgi.url_scheme": "http"}
 
@@ -89,7 +90,7 @@ def test_no_others_are_and_a_name_excuses_nothing_else(environ: dict[str, str]) 
 def test_a_strategy_is_known_everywhere() -> None:
     option = next(each for each in serve.params if each.name == "auth_strategy")
     assert isinstance(option.type, click.Choice)
-    assert tuple(option.type.choices) == config.AUTH_STRATEGIES == tuple(app._AUTHENTICATION)
+    assert tuple(option.type.choices) == AUTH_STRATEGIES == tuple(app._AUTHENTICATION)
 
 
 def test_authentication_is_on_or_off() -> None:

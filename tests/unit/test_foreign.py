@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from headrace import config, foreign
+from headrace.settings import OPTIONS
 
 
 def told(tmp_path: Path, text: str, name: str = "glance-api.conf") -> list[str]:
@@ -16,7 +17,7 @@ def told(tmp_path: Path, text: str, name: str = "glance-api.conf") -> list[str]:
 def test_what_headrace_reads_is_not_told(tmp_path: Path) -> None:
     settings = [
         f"[{group}]\n" + "".join(f"{option.name} = {option.default}\n" for option in options)
-        for group, options in config.OPTIONS.items()
+        for group, options in OPTIONS.items()
         for options in [[each for each in options if each.default is not None]]
     ]
     assert told(tmp_path, "".join(settings).replace("= []", "=").replace("= {}", "=")) == []

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace import config, errors
+from headrace import config, errors, store_settings
+from headrace.api import backends
 
 SEVERAL = """
 [DEFAULT]
@@ -154,3 +155,7 @@ def test_lists_may_stand_in_brackets(tmp_path: Path, written: str) -> None:
     )
     assert conf.import_filtering_opts.allowed_schemes == ["http", "https"]
     assert conf.import_filtering_opts.allowed_ports == [80, 8080]
+
+
+def test_every_type_of_store_can_be_made() -> None:
+    assert list(backends._MAKERS) == list(store_settings.OF_TYPE)

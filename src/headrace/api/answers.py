@@ -1,14 +1,22 @@
 """From an error to an HTTP answer: body by ``Accept``, code in ``X-Headrace-Error``."""
 
 import html
+import logging
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 import falcon
 import msgspec
+from prometheus_client import Counter
 
+from headrace.api.gate import METHODS
 from headrace.api.offload import is_question
-from headrace.errors import Error, Forbidden, Unauthenticated
+from headrace.errors import Error, Forbidden, NotYetSupported, Unauthenticated, from_answer
 
+_log = logging.getLogger(__name__)
+
+ErrorHandler = Callable[..., None]
 CODE_HEADER = "X-Headrace-Error"
 _NGINX_CLIENT_GONE = 499
 
@@ -51,3 +59,43 @@ def _reason(status: int) -> str:
     if status == _NGINX_CLIENT_GONE:
         return "Client Closed Request"
     return HTTPStatus(status).phrase
+
+
+def error_handlers(count: Counter) -> dict[type[Exception], ErrorHandler]:
+    """Who answers what was raised; each answer is counted by its code."""
+
+    def refuse(req: falcon.Request, resp: falcon.Response, error: Error) -> None:
+        count.labels(error.code).inc()
+        answer(req, resp, error)
+
+    def answer_error(
+        req: falcon.Request, resp: falcon.Response, error: Error, _: dict[str, Any]
+    ) -> None:
+        if error.status == 500:
+            _log.error("%s %r: %s", req.method, req.path, error)
+        refuse(req, resp, error)
+
+    def answer_falcon_error(
+        req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _: dict[str, Any]
+    ) -> None:
+        """What the framework refuses by itself: unknown paths, wrong methods, bad framing."""
+        if isinstance(error, falcon.HTTPRouteNotFound) and req.method not in METHODS:
+            refuse(req, resp, NotYetSupported(feature="this method"))
+            return
+        for name, value in dict(error.headers or {}).items():
+            resp.set_header(name, value)
+        # The title has the number, too.
+        detail = error.description or str(error.title).partition(" ")[2]
+        refuse(req, resp, from_answer(None, error.status_code, detail))
+
+    def answer_crash(
+        req: falcon.Request, resp: falcon.Response, error: Exception, _: dict[str, Any]
+    ) -> None:
+        _log.exception("%s %r failed", req.method, req.path, exc_info=error)
+        refuse(req, resp, Error())
+
+    return {
+        Error: answer_error,
+        falcon.HTTPError: answer_falcon_error,
+        Exception: answer_crash,
+    }

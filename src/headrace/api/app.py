@@ -1,27 +1,21 @@
-"""The application: the one place that joins the parts, and the one that catches errors."""
+"""The one place that joins the parts, and makes the application of them."""
 
 import logging
 import os
-import re
-import threading
-import time
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 import falcon
 from oslo_config import cfg
-from prometheus_client import Counter, Histogram
 
-from headrace import config, errors, keystone_settings, log
-from headrace.api import auth, delivery, versions
-from headrace.api.answers import answer
+from headrace import config, errors, keystone_settings, settings
+from headrace.api import answers, auth, backends, delivery, versions
 from headrace.api.audit import Audit
 from headrace.api.basic import Basic
 from headrace.api.cors import Cors, CorsRules
-from headrace.api.monitoring import FOR_METRICS, Monitoring
+from headrace.api.gate import Application, Gate
+from headrace.api.monitoring import Monitoring
 from headrace.api.offload import Offload
 from headrace.api.policy import Policies
 from headrace.api.routes import routes
@@ -53,163 +47,11 @@ from headrace.service.staging import Staging
 from headrace.service.stores import Stores
 from headrace.service.tasks import Tasks
 from headrace.stores.arrivals import Arrivals
-from headrace.stores.base import Store
-from headrace.stores.destinations import Destinations, Rules
 from headrace.stores.filesystem import FilesystemStore
-from headrace.stores.http import HttpStore
-from headrace.stores.listed import ListedFiles
-from headrace.stores.mountpoints import MountPoints
 from headrace.stores.origin import Origins
-from headrace.stores.registry import Label, Registry
 from headrace.transfer import engine
 
 _log = logging.getLogger(__name__)
-
-StartResponse = Callable[..., Any]
-ErrorHandler = Callable[..., None]
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"})
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]+")
-
-
-class Application:
-    """The WSGI application; its housekeeping runs once in every process that serves requests."""
-
-    def __init__(
-        self,
-        app: falcon.App[falcon.Request, falcon.Response],
-        database: db.Database,
-        jobs: Jobs,
-        housekeeping: Callable[[], Housekeeping],
-        monitoring: Monitoring,
-        known_versions: frozenset[str],
-        policies: Policies,
-    ) -> None:
-        self._app = app
-        self._versions = known_versions
-        self.policies = policies
-        self._monitoring = monitoring
-        self.metrics = monitoring.metrics
-        self._database = database
-        self._jobs = jobs
-        self._new_housekeeping = housekeeping
-        self._housekeeping: Housekeeping | None = None
-        self._started_in = 0
-        self._starting = threading.Lock()
-
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        if self._started_in != os.getpid():
-            self.start()
-        if FOR_METRICS in environ:
-            return self._monitoring.app(environ, start_response)
-        path = environ["PATH_INFO"]
-        wanted = environ.get("HTTP_ACCEPT", "")
-        if not path.startswith("/v2/") or "//" in path or versions.MEDIA_TYPE in wanted:
-            versions.resolve(environ, self._versions)  # hardly any request
-        method = environ["REQUEST_METHOD"]
-        if method not in _METHODS and method != "OPTIONS":
-            # The framework answers 400 to a method that it does not know.  This one it knows, and
-            # no resource has it.
-            environ["REQUEST_METHOD"] = "TRACE"
-        body: Iterable[bytes] | None = None
-        try:
-            body = self._app(environ, start_response)
-            return body
-        finally:
-            # An Extent that did not become the body (an error after the handler, HEAD, 304) is
-            # dropped by the framework without being closed; what it returns then is a list.
-            extent = environ.get(delivery.EXTENT)
-            if extent is not None and (body is None or isinstance(body, list)):
-                extent.close()
-
-    def start(self) -> None:
-        """Begin to serve in this process; hosts that fork after loading call it in the child."""
-        with self._starting:
-            if self._started_in != os.getpid():
-                self._housekeeping = self._new_housekeeping()
-                self._housekeeping.start()
-                self._monitoring.start()
-                self.policies.start()
-                self._started_in = os.getpid()
-
-    def jobs(self) -> int:
-        """How much goes on, or waits, behind answers in this process."""
-        return len(self._jobs.active())
-
-    def stop_jobs(self) -> None:
-        """Give that up; it is undone soon."""
-        self._jobs.stop()
-
-    def close(self) -> None:
-        """Stop the housekeeping and give up the database's connections."""
-        if self._housekeeping is not None:
-            self._housekeeping.close()
-            self._monitoring.close()
-        self.policies.close()
-        self._database.close()
-
-
-class _Gate:
-    """What every request passes on its way in and out: its id, its caller, its time."""
-
-    def __init__(
-        self,
-        authenticate: auth.Authenticate,
-        policies: Policies,
-        cors: Cors | None,
-        longest_id: int,
-        requests: Histogram,
-    ) -> None:
-        self._authenticate = authenticate
-        self._policies = policies
-        self._cors = cors
-        self._longest_id = longest_id
-        self._requests = requests
-
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        req.context.began = time.perf_counter()
-        _identify(resp, f"req-{uuid.uuid4()}")  # so the refusal of the caller's own has one, too
-        if self._cors is not None and self._cors.answer(req, resp):
-            return
-        if (given := req.get_header("X-Openstack-Request-Id")) is not None:
-            _identify(resp, self._checked(given))
-        path = req.env["PATH_INFO"]
-        if not path.isascii() or "\0" in path:
-            _check_path(path)
-        caller = self._authenticate(req.env)
-        req.context.caller = (
-            caller if self._policies.rules is None else self._policies.judged(caller)
-        )
-
-    def process_response(
-        self, req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
-    ) -> None:
-        labels = req.method, req.uri_template or "none", resp.status_code
-        self._requests.labels(*labels).observe(time.perf_counter() - req.context.began)
-
-    def _checked(self, given: str) -> str:
-        if len(given) > self._longest_id:
-            raise errors.HeaderTooLarge(name="X-Openstack-Request-Id", limit=self._longest_id)
-        if not _REQUEST_ID.fullmatch(given):
-            raise errors.BadRequest(reason="X-Openstack-Request-Id has characters beyond a name's")
-        return given if given.startswith("req-") else f"req-{given}"
-
-
-def _check_path(path: str) -> None:
-    """Refuse NUL, which is in no name, and bytes that are no text.
-
-    The framework would put others in their place.
-    """
-    try:
-        path.encode("latin-1").decode()  # PEP 3333: a character for each byte
-    except UnicodeError:
-        raise errors.BadRequest(reason="the path is not UTF-8") from None
-    if "\0" in path:
-        raise errors.BadRequest(reason="the path holds a NUL character")
-
-
-def _identify(resp: falcon.Response, request_id: str) -> None:
-    log.request_id.set(request_id)
-    resp.set_header("x-openstack-request-id", request_id)
 
 
 def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -> Application:
@@ -226,13 +68,13 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
     migrate.prepare(database)
     database.close()  # no connection may cross the fork
     arrivals = Arrivals(config.offload_dir(conf)) if conf.headrace.upload_offload else None
-    stores = registry(conf, arrivals)
+    stores = backends.registry(conf, arrivals)
     for directory in config.image_dirs(conf):
         _test_zero_copy(directory)
     monitoring = Monitoring(_metrics(conf))
     fields = Fields(conf.image_format.container_formats, conf.image_format.disk_formats)
     limits = Limits(conf.image_property_quota, conf.image_tag_quota)
-    area = FilesystemStore(config.STAGING, config.staging_dir(conf))
+    area = FilesystemStore(settings.STAGING, config.staging_dir(conf))
     protected = property_protections(conf)
     quota = _quota(conf, database)
     images = Images(
@@ -249,7 +91,7 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
     landing = Landing(_upload_rules(conf))
     content = Content(database, stores, landing, _now, quota)
     staging = Staging(database, area, landing, _now, quota)
-    origins = Origins(Destinations(_destination_rules(conf)), stall=conf.headrace.stall_timeout)
+    origins = Origins(backends.destinations(conf), stall=conf.headrace.stall_timeout)
     regions = Regions(
         conf.headrace.glance_regions or {},
         conf.glance_download_properties.extra_properties,
@@ -274,7 +116,7 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
     usual = _AUTHENTICATION[conf.headrace.auth_strategy](conf, cors.named)
     policy = policies(conf, protected)
 
-    gate = _Gate(
+    gate = Gate(
         authenticate or usual,
         policy,
         Cors(cors) if cors.origins else None,
@@ -282,7 +124,7 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
         monitoring.metrics.requests,
     )
     app = falcon.App(middleware=[gate] if audit is None else [gate, audit])
-    for kind, handler in _error_handlers(monitoring.metrics.errors).items():
+    for kind, handler in answers.error_handlers(monitoring.metrics.errors).items():
         app.add_error_handler(kind, handler)
     paths = routes(
         images,
@@ -424,37 +266,13 @@ def _test_zero_copy(directory: str) -> None:
             _log.warning("bytes of %s are copied: %s", directory, fault)
 
 
-def registry(conf: cfg.ConfigOpts, arrivals: Arrivals | None = None) -> Registry:
-    """The stores that ``conf`` describes, and the files that administrators may register in place.
-
-    Raises ConfigurationError.
-    """
-    stores: list[Store]
-    labels: dict[str, Label] | None = None
-    default = "file"
-    if kinds := config.backends(conf):
-        default = conf.glance_store.default_backend
-        stores = [
-            _http_store(conf, each)
-            if kind == "http"
-            else _filesystem_store(conf, each, each, arrivals if each == default else None)
-            for each, kind in kinds.items()
-        ]
-        labels = {each: Label(conf[each].store_description, conf[each].weight) for each in kinds}
-    else:
-        stores = [_filesystem_store(conf, default, "glance_store", arrivals)]
-    directories = config.image_dirs(conf)
-    listed = ListedFiles("", conf.headrace.location_directories, directories)
-    return Registry(stores, default, labels, [listed])
-
-
 def policies(conf: cfg.ConfigOpts, protected: protections.Protections | None = None) -> Policies:
     """The policy files that ``conf`` describes, read; raises ConfigurationError."""
     options = conf.oslo_policy
     return Policies(
         config.beside(conf, options.policy_file),
         [config.beside(conf, each) for each in options.policy_dirs],
-        required=options.policy_file != config.POLICY_FILE,
+        required=options.policy_file != settings.POLICY_FILE,
         new_defaults=options.enforce_new_defaults,
         protections=protected,
     )
@@ -466,35 +284,6 @@ def property_protections(conf: cfg.ConfigOpts) -> protections.Protections | None
         return None
     form = protections.Format(conf.property_protection_rule_format)
     return protections.read(config.beside(conf, conf.property_protection_file), form)
-
-
-def _filesystem_store(
-    conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | None
-) -> FilesystemStore:
-    file = conf[group].filesystem_store_metadata_file
-    return FilesystemStore(
-        store_id,
-        config.image_dir(conf, group),
-        file_perm=config.file_perm(conf, group),
-        arrivals=arrivals,
-        mountpoints=MountPoints.read(file) if file else None,
-    )
-
-
-def _http_store(conf: cfg.ConfigOpts, store_id: str) -> HttpStore:
-    options = conf[store_id]
-    origins = Origins(
-        Destinations(_destination_rules(conf)),
-        cafile=options.https_ca_certificates_file,
-        insecure=options.https_insecure,
-        stall=conf.headrace.stall_timeout,
-    )
-    return HttpStore(store_id, origins, conf.headrace.max_remote_downloads)
-
-
-def _destination_rules(conf: cfg.ConfigOpts) -> Rules:
-    options = conf.import_filtering_opts
-    return Rules(**{name: tuple(options[name]) for name in options})
 
 
 def _cors_rules(conf: cfg.ConfigOpts) -> CorsRules:
@@ -603,43 +392,3 @@ def _job_rules(conf: cfg.ConfigOpts) -> JobRules:
         tuple(makers[name]() for name in options.image_import_plugins),
         timedelta(hours=conf.task.task_time_to_live),
     )
-
-
-def _error_handlers(count: Counter) -> dict[type[Exception], ErrorHandler]:
-    """Who answers what was raised; each answer is counted by its code."""
-
-    def refuse(req: falcon.Request, resp: falcon.Response, error: errors.Error) -> None:
-        count.labels(error.code).inc()
-        answer(req, resp, error)
-
-    def answer_error(
-        req: falcon.Request, resp: falcon.Response, error: errors.Error, _: dict[str, Any]
-    ) -> None:
-        if error.status == 500:
-            _log.error("%s %r: %s", req.method, req.path, error)
-        refuse(req, resp, error)
-
-    def answer_falcon_error(
-        req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _: dict[str, Any]
-    ) -> None:
-        """What the framework refuses by itself: unknown paths, wrong methods, bad framing."""
-        if isinstance(error, falcon.HTTPRouteNotFound) and req.method not in _METHODS:
-            refuse(req, resp, errors.NotYetSupported(feature="this method"))
-            return
-        for name, value in dict(error.headers or {}).items():
-            resp.set_header(name, value)
-        # The title has the number, too.
-        detail = error.description or str(error.title).partition(" ")[2]
-        refuse(req, resp, errors.from_answer(None, error.status_code, detail))
-
-    def answer_crash(
-        req: falcon.Request, resp: falcon.Response, error: Exception, _: dict[str, Any]
-    ) -> None:
-        _log.exception("%s %r failed", req.method, req.path, exc_info=error)
-        refuse(req, resp, errors.Error())
-
-    return {
-        errors.Error: answer_error,
-        falcon.HTTPError: answer_falcon_error,
-        Exception: answer_crash,
-    }

@@ -29,7 +29,7 @@ def check(
     Exit status: 0 no fault, 1 it could not be checked, 2 wrongly called, 3 there are faults.
     """
     from headrace import config
-    from headrace.api import app
+    from headrace.api import backends
     from headrace.db import engine, migrate
     from headrace.service.agreement import Agreement
 
@@ -37,7 +37,7 @@ def check(
     database = engine.connect(config.database_url(conf))
     try:
         migrate.expect_ready(database)
-        check = Agreement(database, app.registry(conf), verify=verify)
+        check = Agreement(database, backends.registry(conf), verify=verify)
         found = []
         for finding in check.run():
             found.append(finding)

@@ -16,11 +16,12 @@ from typing import Any
 from headrace import config, errors, foreign, log
 from headrace.api import app
 from headrace.api.auth import is_loopback
+from headrace.api.gate import Application
 from headrace.server import exposure
 
 _log = logging.getLogger(__name__)
 _building = threading.Lock()
-_built: app.Application | None = None
+_built: Application | None = None
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -35,7 +36,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     return built(environ, start_response)
 
 
-def _build(environ: dict[str, Any]) -> app.Application:
+def _build(environ: dict[str, Any]) -> Application:
     global _built
     with _building:
         if _built is None:

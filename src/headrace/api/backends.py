@@ -1,0 +1,75 @@
+"""The stores that the settings describe, a maker for each type of them."""
+
+from collections.abc import Callable
+
+from oslo_config import cfg
+
+from headrace import config
+from headrace.stores.arrivals import Arrivals
+from headrace.stores.base import Store
+from headrace.stores.destinations import Destinations, Rules
+from headrace.stores.filesystem import FilesystemStore
+from headrace.stores.http import HttpStore
+from headrace.stores.listed import ListedFiles
+from headrace.stores.mountpoints import MountPoints
+from headrace.stores.origin import Origins
+from headrace.stores.registry import Label, Registry
+
+
+def registry(conf: cfg.ConfigOpts, arrivals: Arrivals | None = None) -> Registry:
+    """The stores that ``conf`` describes, and the files that administrators may register in place.
+
+    ``arrivals`` are the files that have arrived for the default one.  Raises ConfigurationError.
+    """
+    labels: dict[str, Label] | None = None
+    default = "file"
+    if kinds := config.backends(conf):
+        default = conf.glance_store.default_backend
+        stores = [
+            _MAKERS[kind](conf, each, each, arrivals if each == default else None)
+            for each, kind in kinds.items()
+        ]
+        labels = {each: Label(conf[each].store_description, conf[each].weight) for each in kinds}
+    else:
+        stores = [_filesystem(conf, default, "glance_store", arrivals)]
+    directories = config.image_dirs(conf)
+    listed = ListedFiles("", conf.headrace.location_directories, directories)
+    return Registry(stores, default, labels, [listed])
+
+
+def destinations(conf: cfg.ConfigOpts) -> Destinations:
+    """The filter of all addresses that the service fetches from."""
+    options = conf.import_filtering_opts
+    return Destinations(Rules(**{name: tuple(options[name]) for name in options}))
+
+
+def _filesystem(
+    conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | None
+) -> Store:
+    file = conf[group].filesystem_store_metadata_file
+    return FilesystemStore(
+        store_id,
+        config.image_dir(conf, group),
+        file_perm=config.file_perm(conf, group),
+        arrivals=arrivals,
+        mountpoints=MountPoints.read(file) if file else None,
+    )
+
+
+def _http(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) -> Store:
+    options = conf[group]
+    origins = Origins(
+        destinations(conf),
+        cafile=options.https_ca_certificates_file,
+        insecure=options.https_insecure,
+        stall=conf.headrace.stall_timeout,
+    )
+    return HttpStore(store_id, origins, conf.headrace.max_remote_downloads)
+
+
+# By type: from the settings, the store's id, the group of its own settings, and what arrives for it
+# as files.  A library that only one type needs is loaded by its maker.
+_MAKERS: dict[str, Callable[[cfg.ConfigOpts, str, str, Arrivals | None], Store]] = {
+    "file": _filesystem,
+    "http": _http,
+}
