@@ -83,7 +83,8 @@ HTTP answer, cli/main.py into one line on stderr and an exit code.  Every HTTP e
     │   ├── PeerGone                 499  transfer.peer_gone
     │   ├── PeerStalled              408  transfer.peer_stalled
     │   │   └── PeerTooSlow          408  transfer.peer_too_slow
-    │   └── FileTruncated            500  transfer.file_truncated
+    │   ├── FileTruncated            500  transfer.file_truncated
+    │   └── FillFailed               503  transfer.fill_failed
     ├── ConfigurationError           500  configuration.invalid
     │   ├── DatabaseTooOld           500  database.too_old
     │   └── DatabaseTooNew           500  database.too_new
@@ -540,6 +541,12 @@ class PeerTooSlow(PeerStalled):
 class FileTruncated(TransferError):
     code = "transfer.file_truncated"
     text = "the file ended {missing} bytes early"
+
+
+class FillFailed(TransferError):
+    code = "transfer.fill_failed"
+    status = 503
+    text = "the data did not arrive from its store: {reason}"
 
 
 class ConfigurationError(Error):

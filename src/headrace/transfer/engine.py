@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from headrace import errors
 from headrace.transfer import linux, portable, record
 from headrace.transfer.extent import Extent
+from headrace.transfer.growing import Growing
 from headrace.transfer.port import (
     READABLE,
     WRITABLE,
@@ -129,7 +130,8 @@ def pump(
     """Move all of ``source`` into ``sink`` by the cheapest way both ends allow.
 
     An Extent is moved whole, from its offset, and stays open; its ``sent`` tells how far it came,
-    also after an error.  Holes stay holes from file to file, where the sink has nothing yet.
+    also after an error.  What a Growing has not yet is waited for.  Holes stay holes from file to
+    file, where the sink has nothing yet.
 
     ``progress(total)`` is called after each system call that moved something, with the bytes moved
     so far; with it, a call moves at most 8 MiB.
@@ -139,6 +141,7 @@ def pump(
     PeerGone: a peer closed, or a Stream or Reader ended before its length.
     PeerStalled: a Stream moved nothing for its ``stall``.
     FileTruncated: an Extent's file is shorter than the Extent; what is missing is never made up.
+    FillFailed: what fills a Growing's file failed.
     StoreFull, StoreUnwritable: what writing to a file met.
     TransferError: any other error of the operating system.
     """
@@ -184,6 +187,8 @@ class _Body:
         self._how = How.COPY
         self._port = _sink_port(sink)
         self._last: tuple[Stream, Port] | None = None
+        # Of the piece under way.
+        self._small = self._fell = False
 
     def __enter__(self) -> "_Body":
         return self
@@ -202,16 +207,20 @@ class _Body:
         room = None if self._limit is None else self._limit - before
         if room is not None and length is not None and length > room:
             raise errors.ImageTooLarge(cap=self._limit)
-        run.begin()
+        self._small = length is not None and length < SMALL
+        self._fell = False
+        self._how = How.COPY
         try:
             port = self._source_port(source)
-            self._move(source, port, room if length is None else length)
+            if isinstance(source, Growing):
+                self._follow(source, port)
+            else:
+                self._move(source, port, room if length is None else length)
             if length is None and run.moved - before == room and self._has_more(source, port):
                 raise errors.ImageTooLarge(cap=self._limit)
         except OSError as error:
             raise translated(error, run.moved) from error
         finally:
-            self._moved[self._how] += run.moved - before
             if isinstance(source, Extent):
                 source.sent = max(source.sent, run.moved - before)
                 source.way = self._how
@@ -236,21 +245,35 @@ class _Body:
         self._last = source, port
         return port
 
+    def _follow(self, source: Growing, port: Port | None) -> None:
+        """Move of a file that grows what has landed, again and again."""
+        before = self._run.moved
+        for part in source.landings():
+            self._move(part, port, part.length)
+            source.sent = max(source.sent, self._run.moved - before)
+            if self._run.moved - before < part.offset + part.length - source.offset:
+                return  # cut short underneath
+
     def _move(self, source: Source, port: Port | None, length: int | None) -> None:
         """Move ``length`` bytes of a piece (None: all)."""
-        self._how = How.COPY
-        if length == 0:
-            return
-        if port is None or self._port is None:
-            self._copy(source, port, length, b"")
-        else:
-            self._carry(source, port, self._port, length)
+        run = self._run
+        before = run.moved
+        run.begin()
+        try:
+            if length == 0:
+                return
+            if port is None or self._port is None:
+                self._copy(source, port, length, b"")
+            else:
+                self._carry(source, port, self._port, length)
+        finally:
+            self._moved[self._how] += run.moved - before
 
     def _carry(self, source: Source, port: Port, sink: Port, length: int | None) -> None:
         """Move them by the first way that is not refused."""
         before = self._run.moved
         fallen: tuple[How, linux.Refused] | None = None
-        for way in _ways(port, sink, length):
+        for way in _ways(port, sink, self._small):
             refused = self._attempt(way, source, port, sink, length)
             if refused is None:
                 return
@@ -260,7 +283,9 @@ class _Body:
             self._copy(source, port, length, b"")
             return
         way, refused = fallen
-        record.count_fallback(way, refused.reason)
+        if not self._fell:
+            self._fell = True
+            record.count_fallback(way, refused.reason)
         self._run.moved = before  # a hole may have been skipped
         self._copy(source, port, length, refused.held)
         if refused.lasting:  # copying went well, so it is the way that is at fault
@@ -361,8 +386,8 @@ def _sink_port(sink: Sink) -> Port | None:
     return None
 
 
-def _ways(source: Port, sink: Port, length: int | None) -> tuple[How, ...]:
-    """The ways between two descriptors, best first; none: copy."""
+def _ways(source: Port, sink: Port, small: bool) -> tuple[How, ...]:
+    """The ways between two descriptors for what is small or not, best first; none: copy."""
     if not record.enabled() or Kind.OTHER in (source.kind, sink.kind):
         return ()
     if source.kind is not Kind.FILE or sink.kind is Kind.PIPE:
@@ -370,7 +395,7 @@ def _ways(source: Port, sink: Port, length: int | None) -> tuple[How, ...]:
     if sink.kind is Kind.FILE:
         same = source.device == sink.device
         return (How.REFLINK, How.COPY_FILE_RANGE) if same else (How.COPY_FILE_RANGE,)
-    return () if length is not None and length < SMALL else (How.SENDFILE,)
+    return () if small else (How.SENDFILE,)
 
 
 def _spans(source: Extent, sink: int, at: int) -> Iterable[tuple[int, int]]:

@@ -174,6 +174,7 @@ _CONTENT: Operations = {
             errors.StoreNotFound,
             errors.OriginsBusy,
             errors.StoreCorrupt,
+            errors.FillFailed,
         ),
     ),
     ("PUT", FILE): Operation(
