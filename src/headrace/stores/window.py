@@ -19,7 +19,7 @@ from typing import Protocol
 
 from headrace import errors
 from headrace.model import MIB
-from headrace.transfer import holes
+from headrace.transfer.allocation import punch
 from headrace.transfer.engine import FileSink
 
 _log = logging.getLogger(__name__)
@@ -216,11 +216,9 @@ class WindowWriter:
         if not self._punches or end - self._punched < _LEAST_PUNCH:
             return
         end -= end % _LEAST_PUNCH
-        try:
-            holes.punch(self._fd(), self._punched, end - self._punched)
-        except OSError as error:
-            self._punches = False
-            _log.warning("uploads are held on disk whole: no holes there (%s)", error.strerror)
+        self._punches = punch(self._fd(), self._punched, end - self._punched)
+        if not self._punches:
+            _log.warning("an upload is held on disk whole: no holes can be made there")
             return
         self._punched = end
 
