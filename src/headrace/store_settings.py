@@ -44,6 +44,23 @@ OF_TYPE: dict[str, list[cfg.Opt]] = {
             help="Do not verify the certificates of origins. Glance's default is true.",
         ),
     ],
+    "imageapi": [
+        cfg.StrOpt(
+            "imageapi_endpoint",
+            help="URL of the image service that this one reads from, such as "
+            "http://glance.example.org:9292; that of imageapi_cloud when unset.",
+        ),
+        cfg.StrOpt(
+            "imageapi_cloud",
+            help="The cloud of clouds.yaml as whom that service is asked; without one, nobody.",
+        ),
+        cfg.ListOpt(
+            "imageapi_stands_for",
+            default=[],
+            help="Directories of that service's own stores, as URLs: file:///var/lib/glance/images "
+            "when the database is shared with it, so that its images are read through it.",
+        ),
+    ],
 }
 """The settings of a store of each type, in the group that has its id."""
 

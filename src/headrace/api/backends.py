@@ -1,15 +1,19 @@
 """The stores that the settings describe, a maker for each type of them."""
 
+import os
 from collections.abc import Callable
 
 from oslo_config import cfg
 
-from headrace import config
+from headrace import config, errors
+from headrace.client import clouds
+from headrace.client.clouds import Cloud
 from headrace.stores.arrivals import Arrivals
 from headrace.stores.base import Store
 from headrace.stores.destinations import Destinations, Rules
 from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.http import HttpStore
+from headrace.stores.imageapi import ImageApiStore
 from headrace.stores.listed import ListedFiles
 from headrace.stores.mountpoints import MountPoints
 from headrace.stores.origin import Origins
@@ -67,9 +71,31 @@ def _http(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) -
     return HttpStore(store_id, origins, conf.headrace.max_remote_downloads)
 
 
+def _imageapi(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) -> Store:
+    options = conf[group]
+    try:
+        cloud = Cloud()
+        if options.imageapi_cloud:
+            cloud = clouds.from_file(options.imageapi_cloud, os.environ)
+        where = options.imageapi_endpoint or cloud.endpoint
+        keystone = clouds.keystone_of(cloud) if cloud.asks_keystone else None
+        if where is None and keystone is None:
+            raise errors.UsageError(reason="neither imageapi_endpoint nor imageapi_cloud is set")
+    except errors.ClientError as error:
+        raise errors.ConfigurationError(reason=f"store {store_id!r}: {error}") from error
+    stall = conf.headrace.stall_timeout
+    return ImageApiStore(
+        store_id,
+        lambda: clouds.connect(cloud, where, keystone=keystone, timeout=stall),
+        options.imageapi_stands_for,
+        conf.headrace.max_remote_downloads,
+    )
+
+
 # By type: from the settings, the store's id, the group of its own settings, and what arrives for it
 # as files.  A library that only one type needs is loaded by its maker.
 _MAKERS: dict[str, Callable[[cfg.ConfigOpts, str, str, Arrivals | None], Store]] = {
     "file": _filesystem,
     "http": _http,
+    "imageapi": _imageapi,
 }

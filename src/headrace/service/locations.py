@@ -206,7 +206,7 @@ class Locations:
         store = self._registry.find(Location(named.url))
         if store is None or len(named.url) > _LONGEST_URL:
             raise errors.InvalidLocation()
-        if not self._registry.listed(store) and not context.is_admin:
+        if not (context.is_admin or self._registry.public(store)):
             raise errors.InvalidLocation()
         if not all(isinstance(each, (str, list, dict)) for each in named.metadata.values()):
             raise errors.InvalidLocation()

@@ -6,12 +6,11 @@ a URL may carry a password, and where it leads is nobody's business.
 
 import http.client
 import re
-import threading
 
 from headrace import errors
 from headrace.stores.base import ReadOnly
 from headrace.stores.origin import Fetched, Origins
-from headrace.stores.remote import Remote
+from headrace.stores.remote import Remote, Turns
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)")
 _WASTE = 1 << 20
@@ -20,8 +19,7 @@ _WASTE = 1 << 20
 class HttpStore(ReadOnly):
     """Locations that are http and https URLs; see ``stores.base.Store``.
 
-    ``most`` are open at a time in this process, since each holds a thread for as long as its client
-    likes; OriginsBusy is raised for more.
+    ``most`` are open at a time in this process; OriginsBusy is raised for more.
     """
 
     kind = "http"
@@ -29,8 +27,7 @@ class HttpStore(ReadOnly):
     def __init__(self, id: str, origins: Origins, most: int = 16) -> None:
         super().__init__(id)
         self._origins = origins
-        self._most = most
-        self._turns = threading.BoundedSemaphore(most)
+        self._turns = Turns(most)
 
     def holds(self, url: str) -> bool:
         return url.lower().startswith(("http://", "https://"))
@@ -41,15 +38,7 @@ class HttpStore(ReadOnly):
     def open(self, url: str) -> Remote:
         if not self.holds(url):
             raise errors.NotFound()
-        if not self._turns.acquire(blocking=False):
-            raise errors.OriginsBusy(limit=self._most)
-        try:
-            remote = self._open(url)
-        except BaseException:
-            self._turns.release()
-            raise
-        remote.on_close(lambda _sent, _ok: self._turns.release())
-        return remote
+        return self._turns.open(lambda: self._open(url))
 
     def _open(self, url: str) -> Remote:
         fetched = self._get(url, None)

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urljoin
 
 from headrace import __version__, errors
@@ -16,12 +17,18 @@ MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
+class Closing(Protocol):
+    """A connection, of which all that is left is to close it."""
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """An answer whose body has not been read, and the connection that it comes on."""
 
     response: http.client.HTTPResponse
-    connection: http.client.HTTPConnection
+    connection: Closing
     sock: socket.socket
 
     @property

@@ -86,6 +86,13 @@ class Registry:
         """Whether a store has a name."""
         return store.id in self._stores
 
+    def public(self, store: Store) -> bool:
+        """Whether everybody may name locations of the store, and not only administrators.
+
+        Those are addresses, which a filter judges.
+        """
+        return self.listed(store) and store.kind == "http"
+
     def place(self, store: Store, url: str) -> Location:
         """The location ``url`` of a store, with what is to be noted beside it."""
         return self.mended(Location(url, store.metadata(url)), store)

@@ -1,6 +1,7 @@
 """Remote: data that lies at an origin elsewhere, as blocks; what an Extent is to a file."""
 
 from collections.abc import Callable, Iterator
+from threading import BoundedSemaphore
 from typing import Protocol
 
 from headrace import errors
@@ -108,3 +109,25 @@ class Remote:
                 continue
             return
         raise failure
+
+
+class Turns:
+    """How many Remotes of a store may be open in this process, since each holds a thread for as
+    long as its client likes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._free = BoundedSemaphore(most)
+
+    def open(self, make: Callable[[], Remote]) -> Remote:
+        """What ``make`` makes, until it is closed; raises OriginsBusy."""
+        if not self._free.acquire(blocking=False):
+            raise errors.OriginsBusy(limit=self._most)
+        try:
+            remote = make()
+        except BaseException:
+            self._free.release()
+            raise
+        remote.on_close(lambda _sent, _ok: self._free.release())
+        return remote
