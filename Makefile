@@ -44,7 +44,7 @@ bench: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-keystone/.rea
 docs: .venv/.ready ## write docs/reference anew
 	$(bin)/python -m tools.reference
 
-compatibility: .venv/.ready .venv-clients/.ready .venv-keystone/.ready ## run OpenStack's clients, and write down what of them works
+compatibility: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-keystone/.ready ## run OpenStack's clients, and write down what of them works
 	HEADRACE_WRITE_COMPATIBILITY=1 $(pytest) tests/compat -k "not differential and not of_glance and not two_way_door" $(ARGS)
 
 lock: ## resolve the dependencies anew (maintainers; needs uv)
