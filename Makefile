@@ -6,7 +6,8 @@ ARGS =
 ONLY =
 bin = .venv/bin
 pytest = $(bin)/python -m pytest
-parallel = --numprocesses 2 --dist loadfile
+# One more than there are processors: some test always waits for a time-out.
+parallel = --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # Tests of running servers and of peers.
 beyond = bench compat deploy faults
 

@@ -18,6 +18,12 @@ KINDS = ("sqlite", "postgresql", "mariadb")
 """The databases that Headrace keeps its records in."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests begin first, or the last of them would go on beside idle processors."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """One running server for all tests that neither stop it nor count what it holds."""
