@@ -338,7 +338,7 @@ def missing(name: str) -> str | None:
 def _set_apart(place: Place) -> None:
     """Give the place what other users can read, and one of them to run as, if this one is root."""
     place.python = system_environment.ensure() / "bin" / "python"
-    place.packages = system_environment.copy_of_headrace(place.directory / "packages")
+    place.packages = system_environment.copy_of_headrace()
     place.state_dir.mkdir(mode=0o750)
     if os.geteuid() == 0:
         place.user = "www-data"

@@ -7,13 +7,16 @@ with /usr/bin/python3 in a directory that all can read.
 ``python -m tools.system_environment`` makes it, unless it is there, and prints where.
 """
 
+import atexit
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -43,14 +46,22 @@ def ensure() -> Path:
     return place
 
 
-def copy_of_headrace(into: Path) -> Path:
-    """Copy the package as it is now; the directory to be put on the Python path."""
+@functools.cache
+def copy_of_headrace() -> Path:
+    """Copy the package as it is now, and compile it, since other users cannot keep what they
+    compile; the directory to be put on the Python path, there until this process ends."""
+    place = tempfile.TemporaryDirectory(prefix="packages-", dir=directory().parent)
+    atexit.register(place.cleanup)
+    Path(place.name).chmod(0o755)
+    packages = Path(place.name) / "a b'c%41+d&é"  # which configuration files have to quote
     shutil.copytree(
         ROOT / "src" / "headrace",
-        into / "headrace",
+        packages / "headrace",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    return into
+    compiler = [directory() / "bin" / "python", "-m", "compileall", "-q", packages]
+    subprocess.run(compiler, stdin=subprocess.DEVNULL, check=True)
+    return packages
 
 
 def _make(place: Path) -> None:
