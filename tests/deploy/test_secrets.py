@@ -172,7 +172,7 @@ class _Impostor(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def impostor() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Impostor) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"127.0.0.1:{server.server_address[1]}"
         server.shutdown()
 

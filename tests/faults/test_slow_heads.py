@@ -10,6 +10,7 @@ import pytest
 from tests.deploy.wire import GUARD, Wire
 from tests.faults.conftest import Start
 from tests.faults.service import Service
+from tools.serving import serving
 
 THREADS = 4
 CLIENTS = 10 * THREADS
@@ -17,11 +18,12 @@ WHOLE = "GET /healthcheck HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HALF = "GET /v2/images HTTP/1.1\r\nHost: loc"
 
 
-@pytest.fixture
-def service(start: Start) -> Service:
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Its stall time-out is longer than any guard: who has to wait for it fails."""
     env = {"OS_HEADRACE__THREADS": str(THREADS), "OS_HEADRACE__STALL_TIMEOUT": "120"}
-    return start(env=env)
+    with serving(tmp_path_factory.mktemp("server"), env=env) as running:
+        yield Service(running)
 
 
 @contextlib.contextmanager

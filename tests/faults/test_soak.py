@@ -1,4 +1,4 @@
-"""Mixed traffic for minutes: what it leaves behind is what was there before."""
+"""Mixed traffic, for a minute or for many: what it leaves behind is what was there before."""
 
 import contextlib
 import hashlib
@@ -161,7 +161,7 @@ def resident(service: Service) -> int:
 @pytest.mark.parametrize(
     "seconds",
     [
-        pytest.param(180, marks=pytest.mark.slow),
+        pytest.param(60, marks=pytest.mark.slow),
         pytest.param(1200, marks=[pytest.mark.long, pytest.mark.timeout(1500)]),
     ],
 )
