@@ -37,7 +37,8 @@ class Carried:
 def command(strace: str, prefix: Path) -> list[str]:
     """The words that run a program under strace, one file ``prefix.PID`` a thread."""
     shown = ["-y", "-s", "0", "-e", f"trace={CARRIERS}", "-e", "signal=none"]
-    return [strace, "-ff", "-qq", *shown, "-o", str(prefix)]
+    # A filter in the kernel, so that no other call stops the program.
+    return [strace, "-ff", "--seccomp-bpf", "-qq", *shown, "-o", str(prefix)]
 
 
 def on_sockets(prefix: Path) -> Carried:
