@@ -59,8 +59,8 @@ def copy_of_headrace() -> Path:
         packages / "headrace",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    compiler = [directory() / "bin" / "python", "-m", "compileall", "-q", packages]
-    subprocess.run(compiler, stdin=subprocess.DEVNULL, check=True)
+    python = directory() / "bin" / "python"
+    subprocess.run([python, "-m", "compileall", "-q", packages], check=True)
     return packages
 
 

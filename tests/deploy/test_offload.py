@@ -51,6 +51,14 @@ def nginx() -> Iterator[Deployed]:
         yield Deployed(host)
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Deployed]:
+    """An nginx for all tests to which it is all the same what else is in the store."""
+    require_host("nginx")
+    with hosts.running("nginx") as host:
+        yield Deployed(host)
+
+
 def backend(deployed: Deployed) -> Wire:
     """A connection to Headrace itself, as the front end has them."""
     return Wire(deployed.host.state_dir / "headrace.sock")
@@ -248,36 +256,36 @@ with socket.socket(socket.AF_UNIX) as sock:
     ],
 )
 def test_what_nginxs_user_may_name(
-    nginx: Deployed, file: str, length: str, status: int, text: str
+    shared: Deployed, file: str, length: str, status: int, text: str
 ) -> None:
-    directory = nginx.host.image_dir / ".headrace-uploads"
+    directory = shared.host.image_dir / ".headrace-uploads"
     arrived = directory / "0000000001"
     arrived.write_bytes(b"data")
-    owner = nginx.host.image_dir.stat()
+    owner = shared.host.image_dir.stat()
     os.chown(arrived, owner.st_uid, owner.st_gid)
     arrived.chmod(0o600)
-    image = nginx.create()
+    image = shared.create()
     lines = [
         f"PUT {path(image)} HTTP/1.1",
         "Host: localhost",
         OCTETS,
         "X-Headrace-Upload: file",
-        "X-Headrace-Upload-File: " + file.format(arrivals=directory, image=nginx.whole),
+        "X-Headrace-Upload-File: " + file.format(arrivals=directory, image=shared.whole),
         f"X-Headrace-Upload-Length: {length}",
         "Connection: close",
     ]
     request = ("\r\n".join(line for line in lines if not line.endswith(": ")) + "\r\n\r\n").encode()
-    place = nginx.host.place
+    place = shared.host.place
     done = subprocess.run(
         [*map(str, place.become()), str(place.python), "-c", PROGRAM,
-         str(nginx.host.state_dir / "headrace.sock")],
+         str(shared.host.state_dir / "headrace.sock")],
         input=request, capture_output=True, check=True, cwd="/",
     )  # fmt: skip
     answer = done.stdout.decode()
     assert answer.startswith(f"HTTP/1.1 {status} "), answer
     assert text in answer
-    assert nginx.status(image) == ("active" if status == 204 else "queued")
-    assert nginx.ask("GET", path(nginx.whole)).body == nginx.data
+    assert shared.status(image) == ("active" if status == 204 else "queued")
+    assert shared.ask("GET", path(shared.whole)).body == shared.data
 
 
 def test_an_image_deleted_while_it_was_received(nginx: Deployed) -> None:
@@ -310,10 +318,10 @@ def test_nginx_cannot_write(nginx: Deployed, chunked: bool) -> None:
     assert nginx.stored() == []
 
 
-def test_every_refusal_of_a_question_is_one_that_nginx_understands(nginx: Deployed) -> None:
+def test_every_refusal_of_a_question_is_one_that_nginx_understands(shared: Deployed) -> None:
     """Also those that are made before anybody knows what is asked."""
-    known = path(nginx.create())
-    with backend(nginx) as wire:
+    known = path(shared.create())
+    with backend(shared) as wire:
         for target, *fields in (
             (known, "X-Openstack-Request-Id: " + "x" * 100),
             (known, "X-Openstack-Request-Id: /"),
@@ -325,21 +333,21 @@ def test_every_refusal_of_a_question_is_one_that_nginx_understands(nginx: Deploy
             assert answer.status == 403, target
 
 
-def test_the_next_one_is_told_why(nginx: Deployed) -> None:
+def test_the_next_one_is_told_why(shared: Deployed) -> None:
     """Refused when asked, an upload is passed on and gets the status that is its own."""
-    answer = nginx.ask(
-        "PUT", path(nginx.create()), OCTETS, "X-Openstack-Request-Id: " + "x" * 100, body=b"data"
+    answer = shared.ask(
+        "PUT", path(shared.create()), OCTETS, "X-Openstack-Request-Id: " + "x" * 100, body=b"data"
     )
     assert answer.status == 431
 
 
-def test_a_client_that_leaves_when_it_has_sent_all(nginx: Deployed) -> None:
+def test_a_client_that_leaves_when_it_has_sent_all(shared: Deployed) -> None:
     """Its image is made: it has done its part."""
-    image = nginx.create()
-    with nginx.connect() as wire:
+    image = shared.create()
+    with shared.connect() as wire:
         wire.send(wire.head("PUT", path(image), OCTETS, f"Content-Length: {32 * MIB}"))
         wire.send(bytes(32 * MIB))
-    wait_until(lambda: nginx.status(image) == "active", "the image")
+    wait_until(lambda: shared.status(image) == "active", "the image")
 
 
 @pytest.mark.parametrize("name", ["haproxy", "apache"])
