@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,6 +23,9 @@ from headrace.server.options import ServeOptions
 from headrace.server.transfers import TransferOptions
 from headrace.transfer.engine import FileSink, pump_all
 from headrace.transfer.extent import Extent
+from headrace.transfer.growing import Growing
+from tests.deploy.wire import GUARD
+from tests.fills import Fill
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -70,6 +75,37 @@ class Application:
         start_response(query.get("status", ["200 OK"])[0], [("Content-Length", str(extent.length))])
         wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](extent)
         return wrapped
+
+    def _growing(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """GET /growing/NAME: a file that is being filled; in the query its size, offset, length,
+        stall, and the file whose content it is to have when whoever fills it is gone.
+        """
+        query = parse_qs(environ["QUERY_STRING"])
+        path = self._path(environ)
+        revive = None
+        if "content" in query:
+            content = (self._directory / query["content"][0]).read_bytes()
+            revive = partial(self._revive, path, content)
+        size = int(query["size"][0])
+        stall = float(query.get("stall", [GUARD])[0])
+        extent = Growing(os.open(path, os.O_RDONLY), size, stall=stall, revive=revive)
+        extent.on_close(lambda sent, ok: self._note("sent", sent, ok))
+        if "offset" in query:
+            extent.narrow(int(query["offset"][0]), int(query["length"][0]))
+        start_response("200 OK", [("Content-Length", str(extent.length))])
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](extent)
+        return wrapped
+
+    def _revive(self, path: Path, content: bytes) -> None:
+        def fill_the_rest() -> None:
+            with Fill(path) as fill:
+                rest = content[fill.landed :]
+                if rest:
+                    self._note("revived")
+                fill.land_slowly(rest, 1 << 20, 0.01)
+                fill.verify()
+
+        Thread(target=fill_the_rest).start()
 
     def _wrong(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """GET /wrong/NAME: an Extent whose length the headers do not say."""

@@ -8,6 +8,7 @@ from gunicorn.http import wsgi
 from headrace.errors import FileTruncated, TransferError
 from headrace.transfer.engine import Stream, pump
 from headrace.transfer.extent import Extent
+from headrace.transfer.growing import Growing
 from headrace.transfer.outgoing import Outgoing
 
 SMALL_BODY = 16 * 1024
@@ -56,8 +57,8 @@ class Response(wsgi.Response):  # type: ignore[misc]
         An Extent gets one turn, of so many bytes at most, if nothing has to be read from a disk;
         what is left goes out through the socket, which then does not block.
 
-        Raises PeerGone, PeerStalled and FileTruncated; ValueError when Content-Length does not say
-        the extent's length.
+        Raises PeerGone, PeerStalled, FileTruncated and FillFailed; ValueError when Content-Length
+        does not say the extent's length.
         """
         extent = wrapped.filelike
         if not isinstance(extent, Extent):
@@ -69,7 +70,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
             raise ValueError(
                 f"Content-Length is {self.response_length}, the body has {extent.length} bytes"
             )
-        elif extent.length <= SMALL_BODY:
+        elif extent.length <= SMALL_BODY and not isinstance(extent, Growing):
             self._send_small(extent)
         elif not self.req.body.finished:
             self._send_whole(extent)
@@ -80,11 +81,11 @@ class Response(wsgi.Response):  # type: ignore[misc]
     def _begin(self, extent: Extent, turn: int) -> Outgoing | None:
         """Send the head and what the socket has room for."""
         outgoing = Outgoing(extent, self.sock.fileno())
-        cold = outgoing.cold(turn)
-        self._send_head(more=not cold)
+        ready = outgoing.reach > outgoing.offset and not outgoing.cold(turn)
+        self._send_head(more=ready)
         self.sock.setblocking(False)
         try:
-            if not cold:
+            if ready:
                 outgoing.turn(turn)
         finally:
             self.sent = extent.sent

@@ -9,6 +9,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import math
 import os
 import select
 import socket
@@ -22,6 +23,7 @@ from typing import Protocol
 
 from headrace.errors import Error, PeerGone, PeerStalled, PeerTooSlow, TransferError
 from headrace.metrics import Metrics
+from headrace.server.growths import Growths
 from headrace.transfer.outgoing import Outgoing
 
 _SWEEP = 1.0  # seconds between two looks at who is too slow
@@ -165,6 +167,7 @@ class _Loop(threading.Thread):
         self._going: dict[int, Sending] = {}
         self._waiting: list[tuple[float, int, Sending]] = []
         self._number = itertools.count()
+        self._growths: Growths[Sending] = Growths()
         self._paced = bool(options.rate or bucket)
         self._stopping = False
         self._longest = 0.0  # of a second: how long one waited for others
@@ -225,7 +228,10 @@ class _Loop(threading.Thread):
                 self._metrics.loop.observe(self._longest)
             self._longest = 0.0
         self._resume(now)
-        self._due = min([self._next_sweep, *(due for due, _, _ in self._waiting[:1])])
+        if now >= self._growths.due:
+            self._go_on(now)
+        paced = self._waiting[0][0] if self._waiting else math.inf
+        self._due = min(self._next_sweep, self._growths.due, paced)
 
     def _answer_calls(self) -> None:
         os.eventfd_read(self._wake)
@@ -242,7 +248,7 @@ class _Loop(threading.Thread):
 
     def _turn(self, sending: Sending) -> None:
         outgoing = sending.outgoing
-        if outgoing.offset >= sending.checked and self._is_cold(sending):
+        if sending.checked <= outgoing.offset < outgoing.reach and self._is_cold(sending):
             return
         try:
             moved = outgoing.turn(self._options.turn)
@@ -255,8 +261,11 @@ class _Loop(threading.Thread):
             return
         if not outgoing.left:
             self._end(sending, None)
-        elif self._paced:
+            return
+        if self._paced:
             self._pace(sending, moved)
+        if outgoing.offset == outgoing.reach and not sending.pausing:
+            self._await_growth(sending)
 
     def _end(self, sending: Sending, error: Error | None) -> None:
         """It is over, well or not."""
@@ -289,7 +298,7 @@ class _Loop(threading.Thread):
         if sending.outgoing.cold(length):
             self._metrics.cold.inc()
         elif not (self._options.drop_behind and self._drops(sending)):
-            sending.checked = sending.outgoing.offset + length
+            sending.checked = min(sending.outgoing.offset + length, sending.outgoing.reach)
             return False
         sending.reading = True
         self._poll.modify(sending.conn.sock.fileno(), 0)
@@ -307,7 +316,8 @@ class _Loop(threading.Thread):
 
     def _is_read(self, sending: Sending) -> None:
         sending.reading = False
-        sending.checked = sending.outgoing.offset + self._options.read_ahead
+        checked = sending.outgoing.offset + self._options.read_ahead
+        sending.checked = min(checked, sending.outgoing.reach)
         sending.window_end = time.monotonic() + self._window  # the disk was slow, not it
         if sending.gone:
             self._leave(sending)
@@ -320,6 +330,28 @@ class _Loop(threading.Thread):
         if sending.outgoing.fetched is None or not sending.alone():
             return False
         return os.fstat(sending.outgoing.extent.fd).st_size >= least
+
+    # --- what has not landed yet
+
+    def _await_growth(self, sending: Sending) -> None:
+        """Have it wait until its file has more for it."""
+        sending.pausing = True
+        self._poll.modify(sending.conn.sock.fileno(), 0)
+        self._growths.add(sending, time.monotonic())
+        self._due = min(self._due, self._growths.due)
+
+    def _go_on(self, now: float) -> None:
+        """Look at the files that grow, and give a turn to those for whom there is more."""
+        for sending, error in self._growths.look(now):
+            if error is not None:
+                self._end(sending, error)
+                continue
+            fd = sending.conn.sock.fileno()
+            sending.pausing = False
+            sending.checked = sending.outgoing.reach  # what has just been written is in memory
+            self._turn(sending)  # without asking whether its socket has room: it waited for us
+            if self._going.get(fd) is sending and not (sending.pausing or sending.reading):
+                self._poll.modify(fd, select.EPOLLOUT)
 
     # --- pace
 

@@ -552,7 +552,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """
         options = self.options.transfers
         most = RUSH_TURNS * options.turn
-        if options.rate or options.total_rate or not self._has_room():
+        if options.rate or options.total_rate or outgoing.growing or not self._has_room():
             return False
         if not self._is_eager(outgoing, resp):
             return False

@@ -5,6 +5,7 @@ import os
 from headrace import errors
 from headrace.transfer import linux, portable, record
 from headrace.transfer.extent import Extent
+from headrace.transfer.growing import WHOLE, Growing
 from headrace.transfer.port import translated, undelivered
 from headrace.transfer.record import How
 
@@ -15,17 +16,28 @@ class Outgoing:
     By sendfile, or copied where that is not to be used or is refused.  ``left`` is how many bytes
     are still to be sent, ``offset`` where in the file they begin; ``extent.sent`` tells how far it
     came, also after an error.  ``fetched`` is from where on it may have had the file read in.
+
+    ``reach`` is where in the file ends what may be sent by now; of a file that is still ``growing``
+    that is less than all, and a turn at ``reach`` sends nothing, until more is admitted.
+
+    Raises FillFailed of a file that grows no more.
     """
 
     # Attributes, not properties: a turn is to cost as few calls as can be.
     __slots__ = (
-        "_cold", "_devices", "_how", "_out", "_refused", "extent", "fetched", "left", "offset",
+        "_cold", "_devices", "_how", "_out", "_refused", "extent", "fetched", "growing", "left",
+        "offset", "reach",
     )  # fmt: skip
 
     def __init__(self, extent: Extent, out: int) -> None:
         self.extent = extent
         self.offset = extent.offset
         self.left = extent.length
+        self.reach = extent.offset + extent.length
+        self.growing: Growing | None = None
+        if isinstance(extent, Growing):
+            self.growing = extent
+            self.admit(extent.look())
         self._out = out
         self._devices = os.fstat(extent.fd).st_dev, os.fstat(out).st_dev
         self._refused = ""
@@ -45,7 +57,9 @@ class Outgoing:
 
         Raises PeerGone, FileTruncated and TransferError, with ``moved`` among their fields.
         """
-        count = min(most, self.left)
+        count = min(most, self.reach - self.offset)
+        if not count:
+            return 0
         try:
             if self._how is How.SENDFILE:
                 moved = linux.send_some(self._out, self.extent.fd, self.offset, count)
@@ -67,13 +81,26 @@ class Outgoing:
         self.extent.sent += moved
         return moved
 
+    def look(self) -> int:
+        """How much of its file, which grows, has landed; raises FillFailed."""
+        assert self.growing is not None, "it has landed"
+        return self.growing.look()
+
+    def admit(self, landed: int) -> None:
+        """Take note of what a look at the file found, this one's or another's."""
+        assert self.growing is not None, "it has landed"
+        self.reach = self.growing.reach(landed)
+        if landed == WHOLE:
+            self.growing = None
+
     def cold(self, length: int) -> bool:
         """Whether some of the next ``length`` bytes would have to be read from the disk.
 
         If so it stays so until read_in(): looking may fetch what was looked at, and no more.
         """
-        if not self._cold:
-            share = linux.resident(self.extent.fd, self.offset, min(length, self.left))
+        length = min(length, self.reach - self.offset)
+        if length and not self._cold:
+            share = linux.resident(self.extent.fd, self.offset, length)
             self._cold = share is not None and share < 1
         return self._cold
 
@@ -81,7 +108,7 @@ class Outgoing:
         """Have the next ``length`` bytes in memory, and as many after them on their way."""
         if self.fetched is None:
             self.fetched = self.offset
-        linux.read_in(self.extent.fd, self.offset, min(length, self.left))
+        linux.read_in(self.extent.fd, self.offset, min(length, self.reach - self.offset))
         self._cold = False
 
     def drop_behind(self) -> None:
