@@ -1,5 +1,6 @@
 """Bodies under hosts that are not ours: what they take from us, and what we take from them."""
 
+import contextlib
 import io
 import os
 import socket
@@ -29,6 +30,7 @@ from headrace.stores.origin import Origins
 from headrace.transfer import engine
 from headrace.transfer.engine import FileSink, pump_all
 from headrace.transfer.extent import Extent
+from headrace.transfer.growing import Growing
 from tests.contract.stores.origin_server import running
 
 IMAGE = Image(id="any", created_at=datetime.min, updated_at=datetime.min)
@@ -48,7 +50,7 @@ def deliver(
     environ = {**create_environ(headers=headers), **environ}
     response = falcon.Response()
     extent = Extent(os.open(path, os.O_RDONLY), 0, size, str(path))
-    delivery = Delivery(mode, "/internal/", str(path.parent), 60.0, Traffic(Metrics()))
+    delivery = Delivery(mode, {str(path.parent): "/internal/"}, 60.0, Traffic(Metrics()))
     delivery.deliver(falcon.Request(environ), response, IMAGE, extent)
     return extent, response
 
@@ -224,7 +226,7 @@ def test_a_front_is_told_of_the_default_stores_directory_only(
     request = falcon.Request({**create_environ(), **EMBEDDED})
     path = path.format(directory=image.parent)
     extent = Extent(os.open(image, os.O_RDONLY), 0, 1000, path)
-    Delivery(mode, "/internal/", str(image.parent), 60.0, Traffic(Metrics())).deliver(
+    Delivery(mode, {str(image.parent): "/internal/"}, 60.0, Traffic(Metrics())).deliver(
         request, response, IMAGE, extent
     )
     assert response.stream is extent
@@ -243,7 +245,7 @@ def test_what_is_at_an_origin_is_delivered_in_blocks(host: dict[str, object], mo
         response = falcon.Response()
         environ = {**create_environ(headers={"Range": "bytes=1000-1999"}), **host}
         remote = store.open(origin.url("/image"))
-        Delivery(mode, "/internal/", "", 60.0, Traffic(Metrics())).deliver(
+        Delivery(mode, {"": "/internal/"}, 60.0, Traffic(Metrics())).deliver(
             falcon.Request(environ), response, IMAGE, remote
         )
         assert response.headers["content-range"] == "bytes 1000-1999/5120"
@@ -251,6 +253,61 @@ def test_what_is_at_an_origin_is_delivered_in_blocks(host: dict[str, object], mo
         assert response.stream is not None
         assert b"".join(response.stream) == origin.data["/image"][1000:2000]
         remote.close()
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("host", [EMBEDDED, GUNICORN, MOD_WSGI, UNKNOWN])
+def test_what_has_not_landed_is_left_to_nobody(
+    image: Path, host: dict[str, object], mode: Mode
+) -> None:
+    """A host would take the end of the file for the end of the answer."""
+    response = falcon.Response()
+    with contextlib.closing(growing(image, 1000)) as extent:
+        delivery = Delivery(mode, {str(image.parent): "/internal/"}, 60.0, Traffic(Metrics()))
+        delivery.deliver(falcon.Request({**create_environ(), **host}), response, IMAGE, extent)
+        assert not {"x-accel-redirect", "x-sendfile"} & set(response.headers)
+        if host is EMBEDDED and mode is not Mode.COPY:
+            assert response.stream is extent
+            return
+        assert response.stream is not None
+        assert not hasattr(response.stream, "read")
+        blocks = iter(response.stream)
+        assert next(blocks) == bytes(999)
+        image.chmod(0o400)
+        assert list(blocks) == [bytes(1)]
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_what_has_not_landed_is_sent_into_uwsgis_connection_by_us(
+    image: Path, monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    host = ModuleType("uwsgi")
+    host.opt = {"http-socket" if sent else "https-socket": b":80"}  # type: ignore[attr-defined]
+    host.connection_fd = lambda: 0  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "uwsgi", host)
+    response = falcon.Response()
+    with contextlib.closing(growing(image, 1000)) as extent:
+        delivery = Delivery(Mode.AUTO, {}, 60.0, Traffic(Metrics()))
+        delivery.deliver(falcon.Request({**create_environ(), **UWSGI}), response, IMAGE, extent)
+        assert ("_Sent" in type(response.stream).__name__) == sent
+        assert response.stream is not extent
+
+
+def test_what_has_landed_is_left_to_a_host(image: Path) -> None:
+    """It was whole before the answer was made, or as much of it as was asked for."""
+    for mode, header in ((0o600, {"Range": "bytes=100-199"}), (0o400, {})):
+        response = falcon.Response()
+        image.chmod(mode)
+        with contextlib.closing(growing(image, 1000)) as extent:
+            request = falcon.Request({**create_environ(headers=header), **GUNICORN})
+            delivery = Delivery(Mode.AUTO, {}, 60.0, Traffic(Metrics()))
+            delivery.deliver(request, response, IMAGE, extent)
+            assert response.stream is extent
+            assert os.lseek(extent.fd, 0, os.SEEK_CUR) == extent.offset
+
+
+def growing(path: Path, size: int) -> Growing:
+    return Growing(os.open(path, os.O_RDONLY), size, str(path), stall=30)
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -265,7 +322,7 @@ def test_a_range_is_refused_before_anybody_is_told_of_the_file(
     request = falcon.Request({**create_environ(headers={"Range": asked}), **EMBEDDED})
     extent = Extent(os.open(image, os.O_RDONLY), 0, 1000, str(image))
     with pytest.raises(error):
-        Delivery(mode, "/internal/", str(image.parent), 60.0, Traffic(Metrics())).deliver(
+        Delivery(mode, {str(image.parent): "/internal/"}, 60.0, Traffic(Metrics())).deliver(
             request, response, IMAGE, extent
         )
     assert not {"x-accel-redirect", "x-sendfile"} & set(response.headers)

@@ -320,8 +320,7 @@ def _audit(conf: cfg.ConfigOpts, metrics: Metrics) -> Audit | None:
 def _delivery(conf: cfg.ConfigOpts, traffic: Traffic) -> delivery.Delivery:
     return delivery.Delivery(
         delivery.Mode(conf.headrace.delivery),
-        conf.headrace.x_accel_location,
-        config.image_dir(conf),
+        {config.image_dir(conf): conf.headrace.x_accel_location},
         conf.headrace.stall_timeout,
         traffic,
         conf.headrace.downloads_per_client,

@@ -19,7 +19,9 @@ uWSGI's file_wrapper sends the whole file whatever the descriptor's position.  I
 themselves.  They do not know the ``Content-Range`` that old clients send in requests, and judge
 conditions by validators of their own: such requests leave through the host, as above.
 
-Data that lies at an origin elsewhere is copied, whatever the host.
+Data that lies at an origin elsewhere is copied, whatever the host.  So is, by foreign hosts, what
+has not all landed yet (Growing), since they would take the end of its file for the end of it; our
+own engine waits for the rest, in the embedded server and in uWSGI's connections.
 
 Images have no validators (ETag, Last-Modified), so no ``If-Range`` can hold: the answer is whole.
 Apache adds a Last-Modified, and then judges by it.
@@ -28,7 +30,7 @@ Apache adds a Last-Modified, and then judges by it.
 import logging
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
@@ -45,6 +47,7 @@ from headrace.stores.base import Data
 from headrace.stores.remote import Remote
 from headrace.transfer import engine
 from headrace.transfer.extent import Extent
+from headrace.transfer.growing import Growing
 
 _log = logging.getLogger(__name__)
 
@@ -76,14 +79,14 @@ _FRONTS = (Mode.X_ACCEL_REDIRECT, Mode.X_SENDFILE)
 class Delivery:
     """Makes Extents the bodies of responses.
 
-    ``accel_location`` is nginx's internal location of ``image_dir``; ``stall`` is for how many
-    seconds a peer may take nothing of what we send ourselves under a foreign host;
-    ``per_client`` is how many downloads a client may have at a time, 0: any number.
+    ``locations`` are nginx's internal locations by the directory that each is; Apache is told of
+    the same directories.  ``stall`` is for how many seconds a peer may take nothing of what we send
+    ourselves under a foreign host; ``per_client`` is how many downloads a client may have at a
+    time, 0: any number.
     """
 
     mode: Mode
-    accel_location: str
-    image_dir: str
+    locations: Mapping[str, str]
     stall: float
     traffic: Traffic
     per_client: int = 0
@@ -123,12 +126,13 @@ class Delivery:
     def _leave_to_front(self, req: falcon.Request, resp: falcon.Response, extent: Data) -> bool:
         """Name the file to the server in front, unless that would judge conditions by itself.
 
-        It is told of one directory, that of the default store.
+        It is told of some directories only.  What grows has another name when it has grown.
         """
         inside, _, name = extent.path.rpartition("/")
+        location = self.locations.get(inside)
         if (
-            isinstance(extent, Remote)
-            or inside != self.image_dir
+            location is None
+            or isinstance(extent, Remote | Growing)
             or any(map(req.get_header, _CONDITIONS))
         ):
             return False
@@ -136,7 +140,7 @@ class Delivery:
             # Its bytes as they are: mod_xsendfile reads no escapes, or is told not to.
             resp.set_header("X-Sendfile", os.fsencode(extent.path).decode("latin-1"))
         else:
-            resp.set_header("X-Accel-Redirect", f"{self.accel_location}{quote(name)}")
+            resp.set_header("X-Accel-Redirect", f"{location}{quote(name)}")
         extent.leave_to_host("offloaded")
         return True
 
@@ -148,15 +152,16 @@ class Delivery:
             return extent
         if self.mode is Mode.COPY or not engine.enabled():
             return _Blocks(extent)
+        unfinished = isinstance(extent, Growing) and extent.available() < extent.length
         if "uwsgi.version" in env:
-            return self._body_for_uwsgi(extent, ranged)
-        if self.mode is Mode.FILE_WRAPPER or _sends_files(env):
+            return self._body_for_uwsgi(extent, ranged or unfinished)
+        if not unfinished and (self.mode is Mode.FILE_WRAPPER or _sends_files(env)):
             extent.leave_to_host()
             return extent
         return _Blocks(extent)
 
-    def _body_for_uwsgi(self, extent: Extent, ranged: bool) -> object:
-        if not ranged:
+    def _body_for_uwsgi(self, extent: Extent, by_us: bool) -> object:
+        if not by_us:
             extent.leave_to_host()
             return extent
         uwsgi: Any = import_module("uwsgi")  # exists within uWSGI only
@@ -171,7 +176,8 @@ class _Blocks:
     """Data as an iterable of 1 MiB blocks: the copying loop of hosts that send no files.
 
     It has no ``read``, so that the framework does not hand it to a file_wrapper.  Raises
-    FileTruncated when the file ends early: not every host compares a body with its Content-Length.
+    FileTruncated when the file ends early, FillFailed when it grows no more: not every host
+    compares a body with its Content-Length.
     """
 
     def __init__(self, extent: Data) -> None:
