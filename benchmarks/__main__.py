@@ -17,6 +17,7 @@ from benchmarks import (
     client,
     control,
     download,
+    growing,
     hosts,
     link,
     lists,
@@ -52,6 +53,7 @@ PARTS: dict[str, Callable[[Plan], list[Row]]] = {
     "hosts": hosts.run,
     "link": link.run,
     "scale": scale.run,
+    "growing": growing.run,
 }
 
 

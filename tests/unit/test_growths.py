@@ -48,10 +48,10 @@ def begin(tmp_path: Path, fill: Fill) -> Iterator[Begin]:
         sink = stack.enter_context((tmp_path / "sink").open("wb"))
         stack.callback(os.close, fd)
 
-        def begin(offset: int = 0, length: int = SIZE) -> Download:
+        def begin(offset: int = 0, length: int = 0) -> Download:
             growing = Growing(fd, SIZE, stall=30)
             growing.borrow(fd, lambda fd: None)
-            growing.narrow(offset, length)
+            growing.narrow(offset, length or SIZE - offset)
             download = Download(Outgoing(growing, sink.fileno()))
             download.send()
             return download
@@ -65,22 +65,37 @@ def woken(growths: Growths[Download], now: float) -> list[Download]:
 
 def test_a_little_is_waited_with_and_much_is_not(begin: Begin, fill: Fill) -> None:
     growths: Growths[Download] = Growths()
+    fill.land(bytes(KIB))
     first, second = begin(), begin()
     growths.add(first, 0)
     growths.add(second, 0)
     assert woken(growths, 0.005) == []
     fill.land(bytes(KIB))
     assert woken(growths, 0.010) == []
-    fill.land(bytes(300 * KIB))
-    assert woken(growths, 0.015) == [first, second]
+    fill.land(bytes(1022 * KIB))
+    assert woken(growths, 0.015) == []
+    fill.land(bytes(KIB))
+    assert woken(growths, 0.020) == [first, second]
     assert woken(growths, LONG) == [], "they wait no more"
     for each in (first, second):
         each.send()
-        assert each.outgoing.offset == 301 * KIB
+        assert each.outgoing.offset == 1025 * KIB
         growths.add(each, LONG)
     fill.land(b"x")
     assert woken(growths, LONG + 0.005) == []
-    assert woken(growths, LONG + 0.1) == [first, second]
+    assert woken(growths, LONG + 0.3) == [first, second]
+
+
+def test_the_first_bytes_are_not_waited_with(begin: Begin, fill: Fill) -> None:
+    growths: Growths[Download] = Growths()
+    fill.land(b"x")
+    first = begin()
+    growths.add(first, 0)
+    newcomer = begin(1)
+    growths.add(newcomer, 0)
+    assert woken(growths, 0.005) == []
+    fill.land(b"x")
+    assert woken(growths, 0.010) == [first, newcomer]
 
 
 def test_who_wants_what_comes_later_goes_on_waiting(begin: Begin, fill: Fill) -> None:
@@ -90,8 +105,10 @@ def test_who_wants_what_comes_later_goes_on_waiting(begin: Begin, fill: Fill) ->
     growths.add(first, 0)
     fill.land(bytes(1024 * KIB))
     assert woken(growths, 0.01) == [first]
-    fill.land(bytes(1025 * KIB))
-    assert woken(growths, 0.02) == [later]
+    fill.land(bytes(1024 * KIB))
+    assert woken(growths, 0.02) == []
+    fill.land(bytes(KIB))
+    assert woken(growths, LONG) == [later]
     later.send()
     assert later.outgoing.left == 0
 

@@ -9,10 +9,11 @@ from headrace.errors import Error, TransferError
 from headrace.transfer.growing import LOOK
 from headrace.transfer.outgoing import Outgoing
 
-# For so many new bytes, or for fewer after so many seconds, all who wait are woken: what it costs
-# to begin a turn is a tenth of what it costs to send that much.
-_BATCH = 256 << 10
-_PATIENCE = 0.05
+# For so many new bytes, or for fewer after so many seconds, all who wait are woken: a turn costs
+# some 20 µs beside its bytes.  Of 200 downloads of a file that grows by 4 MiB a second the server's
+# CPU was, measured beside the whole file sent at that pace, 1.5 times with 256 KiB, 1.03 with this.
+_BATCH = 1 << 20
+_PATIENCE = 0.25
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class Growths(Generic[_W]):
         if file is None or _first(file) is None:  # the descriptor may have been another file's
             file = self._files[outgoing.extent.fd] = _File(outgoing.reach, now)
         file.seen = min(file.seen, outgoing.reach)
+        if not outgoing.extent.sent:
+            file.since = now - _PATIENCE  # nobody waits for more than the first bytes
         file.waiting.append(one)
         self.due = min(self.due, now + LOOK)
 
