@@ -54,6 +54,7 @@ def opened(path: Path, fill: fills.Fill) -> Iterator[Opener]:
         (0o100400, Fill.VERIFIED),
         (0o100440, Fill.VERIFIED),
         (0o100000, Fill.FAILED),
+        (0o100044, Fill.FAILED),
     ],
 )
 def test_the_mode_says_how_a_fill_stands(mode: int, fill: Fill) -> None:

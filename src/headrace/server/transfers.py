@@ -348,7 +348,6 @@ class _Loop(threading.Thread):
                 continue
             fd = sending.conn.sock.fileno()
             sending.pausing = False
-            sending.checked = sending.outgoing.reach  # what has just been written is in memory
             self._turn(sending)  # without asking whether its socket has room: it waited for us
             if self._going.get(fd) is sending and not (sending.pausing or sending.reading):
                 self._poll.modify(fd, select.EPOLLOUT)

@@ -31,15 +31,15 @@ class Fill(Enum):
     """How a fill stands, as its file's mode has it."""
 
     UNDER_WAY = auto()  # the owner may write
-    FAILED = auto()  # nobody may do anything
-    VERIFIED = auto()  # read-only
+    FAILED = auto()  # the owner may do nothing
+    VERIFIED = auto()  # the owner may only read
 
     @classmethod
     def of(cls, mode: int) -> "Fill":
         """That of a file with such an ``st_mode``."""
         if mode & stat.S_IWUSR:
             return cls.UNDER_WAY
-        return cls.VERIFIED if stat.S_IMODE(mode) else cls.FAILED
+        return cls.VERIFIED if mode & stat.S_IRUSR else cls.FAILED
 
 
 class Growing(Extent):
