@@ -313,7 +313,7 @@ class StatusConflict(Conflict):
 
 class ImageBusy(Conflict):
     code = "image.busy"
-    text = "image {image_id} is being imported, or its data is being hashed"
+    text = "image {image_id} is being imported, or its data is coming or being hashed"
 
 
 class PropertyExists(Conflict):

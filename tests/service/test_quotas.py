@@ -16,7 +16,7 @@ from headrace import errors
 from headrace.db import quotas, uploads
 from headrace.model import MIB, Image, Resource, Status
 from headrace.service.decompression import Decompression
-from headrace.service.images import ChangeOp
+from headrace.service.images import Change, ChangeOp
 from headrace.service.imports import ImportRequest
 from headrace.service.jobs import JobRules
 from headrace.service.locations import LocationChange, Named
@@ -289,6 +289,21 @@ def test_ossn_0076_images_are_counted(service: Service, limits: ProjectHas) -> N
     service.record()
     # Of a project each.
     service.images.create(OWNER, RAW)
+
+
+def test_a_new_owner_is_asked_for_room(service: Service, limits: ProjectHas) -> None:
+    limits |= {SIZE: 1500, COUNT: 2}
+    first, second = (upload(service, Paused(DATA[:750])) for _ in range(2))
+    to_another = [Change(ChangeOp.REPLACE, "owner", "another")]
+    service.images.update(ADMIN, first, to_another)
+    assert quotas.usage(service.database, "another")[SIZE] == 750
+    limits[SIZE] = 1499
+    with pytest.raises(errors.QuotaExceeded):
+        service.images.update(ADMIN, second, to_another)
+    assert shown(service, second).owner is None
+    # What changes no owner asks for nothing.
+    limits[SIZE] = 0
+    service.images.update(ADMIN, first, [*to_another, Change(ChangeOp.ADD, "name", "new")])
 
 
 # --- imports

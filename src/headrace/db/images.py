@@ -114,16 +114,21 @@ def update(
     before: Image,
     after: Image,
     check: Callable[[Image], None] | None = None,
+    limits: quotas.Limits | None = None,
 ) -> Image:
     """Write what ``after`` changes of ``before``, and its updated_at; the image as stored.
 
     ``check`` is shown that image, which may have properties and tags that ``after`` has not: where
     a time has whole seconds, somebody else's of the same second.  When it raises nothing is stored.
+    ``limits`` are those of a new owner.
 
     Locations are not touched.  Raises ImageChanged when the image is no longer what ``before``
-    says, ImageNotFound when it was deleted.
+    says, ImageNotFound when it was deleted; of a new owner QuotaExceeded, and ImageBusy while the
+    image's data is coming.
     """
-    # First of all: the row's lock puts all updates of one image in a line.
+    if limits:
+        quotas.lock(connection, after.owner)
+    # First of all else: the row's lock puts all updates of one image in a line.
     changed = {name: getattr(after, name) for name in _BASE if _differs(before, after, name)}
     changed |= {
         "status": after.status.value,
@@ -131,6 +136,8 @@ def update(
         "updated_at": after.updated_at,
     }
     compare_and_set(connection, before, changed)
+    if limits:
+        quotas.receive(connection, before.id, after.owner, limits)
     _update_properties(connection, before, after)
     _delete_tags(connection, after, before.tags - after.tags)
     _insert_tags(connection, after, after.tags - before.tags)

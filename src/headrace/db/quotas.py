@@ -50,7 +50,7 @@ class Demand:
 def usage(database: Database, owner: str | None) -> dict[Resource, int]:
     """What a project uses and has reserved: bytes, images."""
     with database.read() as connection:
-        return _usage(connection, owner, list(Resource))
+        return _usage(connection, _owned(owner), list(Resource))
 
 
 def admit(connection: Connection, demand: Demand) -> dict[str, int]:
@@ -58,9 +58,25 @@ def admit(connection: Connection, demand: Demand) -> dict[str, int]:
 
     Answers with what a lease then has of it, by its columns.  Raises QuotaExceeded.
     """
-    _lock(connection, demand.owner)
-    granted = _granted(demand, _usage(connection, demand.owner, _limited(demand)))
+    lock(connection, demand.owner)
+    granted = _granted(demand, _usage(connection, _owned(demand.owner), _limited(demand)))
     return _columns(granted)
+
+
+def receive(connection: Connection, image_id: str, owner: str | None, limits: Limits) -> None:
+    """Make sure that an image's new owner, whose row is locked, has room for all that it uses.
+
+    To be called once it is his.  Raises QuotaExceeded; ImageBusy while its data is coming, of which
+    not all may be reserved yet, or under the former owner's lock.
+    """
+    if connection.execute(
+        sa.select(sa.exists().where(uploads.c.image_id == image_id))
+    ).scalar_one():
+        raise errors.ImageBusy(image_id=image_id)
+    brought = _usage(connection, images.c.id == image_id, limits)
+    used = _usage(connection, _owned(owner), limits)
+    others = {each: used[each] - amount for each, amount in brought.items() if amount}
+    _granted(Demand(owner, limits, brought), others)
 
 
 def extend(
@@ -70,7 +86,7 @@ def extend(
 
     None when there is no such lease, or its image is another project's now.  Else as ``admit``.
     """
-    _lock(connection, demand.owner)
+    lock(connection, demand.owner)
     lease = uploads.c.image_id == image_id, uploads.c.upload_id == upload_id
     held = connection.execute(
         sa.select(*_IN_BYTES.values())
@@ -79,7 +95,7 @@ def extend(
     ).one_or_none()
     if held is None:
         return None
-    used = _usage(connection, demand.owner, _limited(demand))
+    used = _usage(connection, _owned(demand.owner), _limited(demand))
     for resource, own in zip(_IN_BYTES, held, strict=True):
         if resource in used:
             used[resource] -= own or 0
@@ -122,8 +138,11 @@ def _granted(demand: Demand, used: Mapping[Resource, int]) -> dict[Resource, int
     return granted
 
 
-def _lock(connection: Connection, owner: str | None) -> None:
-    """Have a project's row for this transaction alone, where others can write at the same time."""
+def lock(connection: Connection, owner: str | None) -> None:
+    """Have a project's row until the transaction ends, of which this must be the beginning.
+
+    Where others can write at the same time, that is.
+    """
     dialect = connection.dialect.name
     if dialect == "sqlite":
         return
@@ -141,12 +160,12 @@ def _lock(connection: Connection, owner: str | None) -> None:
 
 
 def _usage(
-    connection: Connection, owner: str | None, wanted: Collection[Resource]
+    connection: Connection, owned: sa.ColumnElement[bool], wanted: Collection[Resource]
 ) -> dict[Resource, int]:
-    """What a project uses of the resources ``wanted``, by one SELECT."""
+    """What the images ``owned`` use of the resources ``wanted``, by one SELECT."""
     if not wanted:
         return {}
-    columns = [_COUNTS[each](_owned(owner)) for each in wanted]
+    columns = [_COUNTS[each](owned) for each in wanted]
     row = connection.execute(sa.select(*columns)).one()
     # MySQL and PostgreSQL sum up to decimals.
     return {each: int(amount) for each, amount in zip(wanted, row, strict=True)}

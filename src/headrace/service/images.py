@@ -164,7 +164,7 @@ class Images:
 
         Raises ImageNotFound, PropertyReadOnly, PropertyReserved, PropertyProtected,
         InvalidProperty, FormatFrozen, PropertyExists, PropertyMissing, Forbidden, QuotaExceeded,
-        InvalidPatch (too long).
+        ImageBusy (its data is coming, and the new owner's is limited), InvalidPatch (too long).
         """
         if len(changes) > _MOST_CHANGES:
             raise errors.InvalidPatch(reason=f"more than {_MOST_CHANGES} operations")
@@ -245,8 +245,11 @@ class Images:
             if retagged:
                 self._check_tag_quota(stored)
 
+        limits = None
+        if self._quota is not None and after.owner != before.owner:
+            limits = self._quota.limits(after.owner)
         after = replace(after, updated_at=self._clock())
-        return rows.update(self._database, before, after, check)
+        return rows.update(self._database, before, after, check, limits)
 
     def delete(self, context: Context, image_id: str) -> None:
         """Delete the image and its data; raises ImageNotFound, ImageProtected.

@@ -76,11 +76,11 @@ UNLIMITED = Room()
 
 
 class Quota:
-    """The quotas of the projects of one database."""
+    """The quotas of the projects of one database; ``limits`` says what a project may have."""
 
     def __init__(self, database: Database, limits: Callable[[str | None], Limits]) -> None:
         self._database = database
-        self._limits = limits
+        self.limits = limits
 
     def image(self, owner: str | None) -> Demand | None:
         """What a new image of a project takes; None where that is not limited."""
@@ -115,7 +115,7 @@ class Quota:
 
     def limits_data(self, image: Image) -> bool:
         """Whether the image's project may have only so much data."""
-        return Resource.SIZE in self._limits(image.owner)
+        return Resource.SIZE in self.limits(image.owner)
 
     def room(
         self, demand: Demand | None, image_id: str, upload_id: str, reserved: int, copies: int = 1
@@ -139,14 +139,14 @@ class Quota:
 
     def usage(self, context: Context) -> dict[Resource, tuple[int, int]]:
         """What the caller's project may have (-1: any number) and uses: bytes, images."""
-        limits = self._limits(context.project_id)
+        limits = self.limits(context.project_id)
         used = quotas.usage(self._database, context.project_id)
         return {each: (limits.get(each, -1), used[each]) for each in Resource}
 
     def _demand(
         self, owner: str | None, takes: Mapping[Resource, int], unknown: Resource | None = None
     ) -> Demand | None:
-        limits = self._limits(owner)
+        limits = self.limits(owner)
         if not limits.keys() & takes:
             return None
         return Demand(owner, limits, takes, {} if unknown is None else {unknown: _CHUNK})

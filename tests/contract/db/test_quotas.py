@@ -269,6 +269,53 @@ def test_images_are_counted(database: Database) -> None:
     assert used(database, COUNT) == 3
 
 
+# --- a new owner
+
+
+def give(database: Database, made: Image, limits: Mapping[Resource, int] | None) -> Image:
+    """Make an image the other project's, which may have so much."""
+    after = replace(made, owner="other", updated_at=LATER)
+    return images.update(database, made, after, limits=limits)
+
+
+def test_a_new_owner_takes_the_image_and_its_data(database: Database) -> None:
+    row(database, "active", 5, places=1, owner="other")
+    made = row(database, "active", 7, places=2)
+    for limits in ({SIZE: 18}, {COUNT: 1}, {SIZE: 100, COUNT: 1}):
+        with pytest.raises(errors.QuotaExceeded):
+            give(database, made, limits)
+    assert (used(database), used(database, owner="other")) == (14, 5)
+    give(database, made, {SIZE: 19, COUNT: 2, STAGE: 0, UPLOADING: 0})
+    assert (used(database), used(database, owner="other")) == (0, 19)
+
+
+def test_a_new_owner_takes_staged_data(database: Database) -> None:
+    made = row(database, "uploading", 7)
+    for limits in ({STAGE: 6}, {UPLOADING: 0}):
+        with pytest.raises(errors.QuotaExceeded):
+            give(database, made, limits)
+    give(database, made, {STAGE: 7, UPLOADING: 1})
+    assert used(database, STAGE, "other") == 7
+
+
+def test_who_has_too_much_already_is_given_what_takes_nothing_of_it(database: Database) -> None:
+    row(database, "active", 5, places=1, owner="other")
+    give(database, row(database, "queued"), {SIZE: 4, COUNT: 2})
+    with pytest.raises(errors.QuotaExceeded):
+        give(database, row(database, "active", 1, places=1), {SIZE: 4, COUNT: 3})
+
+
+def test_what_is_coming_keeps_its_owner_where_the_other_is_limited(database: Database) -> None:
+    """Nothing may be reserved for it, or not all yet."""
+    made = queued(database)
+    uploads.claim(database, made, "one", "worker", NOW)
+    saving = images.show(database, made.id, ADMIN)
+    with pytest.raises(errors.ImageBusy):
+        give(database, saving, {SIZE: 100})
+    assert images.show(database, made.id, ADMIN) == saving
+    give(database, saving, None)
+
+
 def test_the_cost(database: Database) -> None:
     """The lock, where others can write meanwhile, and the sums; nothing without a demand."""
     first, second, third = queued(database), queued(database), queued(database)
@@ -336,6 +383,24 @@ def test_of_a_hundred_images_ten_fit(database: Database) -> None:
 
     assert crowd(100, create).count("taken") == ROOM
     assert used(database, COUNT) == ROOM
+
+
+def test_of_a_hundred_gifts_ten_fit(database: Database) -> None:
+    """To somebody who is uploading meanwhile."""
+    given = [row(database, "active", 5, places=1) for _ in range(50)]
+    own = [queued(database, owner="other") for _ in range(50)]
+    limits = {SIZE: ROOM * 5}
+    wanted = demand(ROOM * 5, 5, owner="other")
+
+    def take(which: int) -> str:
+        if which % 2:
+            give(database, given[which // 2], limits)
+        else:
+            uploads.claim(database, own[which // 2], str(which), "worker", NOW, demand=wanted)
+        return "taken"
+
+    assert crowd(100, take).count("taken") == ROOM
+    assert used(database, owner="other") == ROOM * 5
 
 
 def test_of_many_that_grow_those_that_end_have_fitted(database: Database) -> None:

@@ -145,6 +145,7 @@ _RECORDS: Operations = {
             errors.PropertyMissing,
             errors.LastLocation,
             errors.Conflict,
+            errors.ImageBusy,
         ),
     ),
     ("DELETE", IMAGE): Operation(
