@@ -192,15 +192,20 @@ def test_what_is_announced_is_what_is_reserved(service: Service, limits: Project
     assert usage(service)[SIZE] == 0
 
 
-def test_of_a_hundred_uploads_ten_fit(service: Service, limits: ProjectHas) -> None:
-    limits[SIZE] = 10 * len(DATA)
+@pytest.mark.parametrize("announced", [True, False])
+def test_of_a_hundred_uploads_ten_fit(
+    service: Service, limits: ProjectHas, announced: bool
+) -> None:
+    size = len(DATA) if announced else 3 * MIB
+    limits[SIZE] = 10 * size
     ids = [service.record() for _ in range(100)]
     start = threading.Barrier(100)
 
     def one(image_id: str) -> bool:
         start.wait()
         try:
-            service.content.upload(ADMIN, image_id, Paused(DATA))
+            body = Paused(DATA) if announced else Piped(size)
+            service.content.upload(ADMIN, image_id, body)
         except errors.QuotaExceeded:
             return False
         return True

@@ -26,7 +26,9 @@ Limits = Mapping[Resource, int]
 """Most that a project may have, of what is limited: bytes, images."""
 
 _IN_BYTES = {Resource.SIZE: uploads.c.reserved, Resource.STAGE: uploads.c.reserved_staging}
-_SHARE = 4  # of what is left, at most one part goes to bytes that are not needed yet
+# Of what is left at most one part goes to bytes that are not needed yet, and where that is little,
+# none: of those who ask at once, as many are served as there is room for.
+_SHARE, _LEAST_SPARE = 16, MIB
 _GONE = [Status.KILLED.value, Status.DELETED.value, Status.PENDING_DELETE.value]
 _STAGED = [Status.UPLOADING.value, Status.IMPORTING.value]
 _UNDER_WAY = [Status.SAVING.value, *_STAGED]
@@ -37,8 +39,8 @@ class Demand:
     """What somebody wants for a project that has ``limits``.
 
     ``takes`` are bytes and images that there must be room for.  Of ``spare``, in bytes, so much is
-    taken as there is, with a body of unknown length: where little is left, a part of it, so that
-    others find room at the same time.
+    taken as there is, with a body of unknown length: where little is left, a small part of it or
+    nothing, so that others find room at the same time.
     """
 
     owner: str | None
@@ -81,10 +83,12 @@ def receive(connection: Connection, image_id: str, owner: str | None, limits: Li
 
 def extend(
     connection: Connection, image_id: str, upload_id: str, demand: Demand
-) -> dict[str, int] | None:
+) -> dict[str, int] | errors.QuotaExceeded | None:
     """Make what a lease has reserved as much as ``demand`` says, and answer with it.
 
-    None when there is no such lease, or its image is another project's now.  Else as ``admit``.
+    Where there is no room for that, what it had is free, and the error is returned: were it not
+    free from this moment on, many who ask at once would all be refused for what the others had.
+    None when there is no such lease, or its image is another project's now.
     """
     lock(connection, demand.owner)
     lease = uploads.c.image_id == image_id, uploads.c.upload_id == upload_id
@@ -99,9 +103,15 @@ def extend(
     for resource, own in zip(_IN_BYTES, held, strict=True):
         if resource in used:
             used[resource] -= own or 0
-    columns = _columns(_granted(demand, used))
+    refusal = None
+    try:
+        columns = _columns(_granted(demand, used))
+    except errors.QuotaExceeded as error:
+        columns, refusal = _columns(dict.fromkeys(demand.takes, 0)), error
     done = connection.execute(sa.update(uploads).where(*lease).values(columns))
-    return columns if done.rowcount == 1 else None
+    if done.rowcount != 1:
+        return None
+    return refusal or columns
 
 
 def settled(copies: int, size: int | None, image_id: str) -> dict[str, object]:
@@ -132,9 +142,8 @@ def _granted(demand: Demand, used: Mapping[Resource, int]) -> dict[Resource, int
                 quota=resource, limit=f"{limit}{unit}", wanted=f"{others + least}{unit}"
             )
         left = limit - others - least
-        granted[resource] = least + min(
-            demand.spare.get(resource, 0), left, max(left // _SHARE, MIB)
-        )
+        spare = min(demand.spare.get(resource, 0), left // _SHARE)
+        granted[resource] = least + (spare if spare >= _LEAST_SPARE else 0)
     return granted
 
 

@@ -109,14 +109,25 @@ def lease(
         ) from None
 
 
-@transaction
-def extend(connection: Connection, image_id: str, upload_id: str, demand: quotas.Demand) -> int:
+def extend(database: Database, image_id: str, upload_id: str, demand: quotas.Demand) -> int:
     """Reserve what ``demand`` says, instead of what an upload has reserved so far; how many bytes.
 
-    Raises QuotaExceeded, after which it has what it had; ImageGone, StatusConflict when the lease
-    was lost.
+    Raises QuotaExceeded, after which it has nothing; ImageGone, StatusConflict when the lease was
+    lost.
     """
+    found = _extend(database, image_id, upload_id, demand)
+    if isinstance(found, errors.QuotaExceeded):
+        raise found
+    return found
+
+
+@transaction
+def _extend(
+    connection: Connection, image_id: str, upload_id: str, demand: quotas.Demand
+) -> int | errors.QuotaExceeded:
     reserved = quotas.extend(connection, image_id, upload_id, demand)
+    if isinstance(reserved, errors.QuotaExceeded):
+        return reserved
     if reserved is not None:
         return sum(reserved.values())
     failure = _lost(connection, image_id)

@@ -1,13 +1,15 @@
 """What projects may have, and the room that an upload has in that.
 
 Bytes are reserved before they are read: as many as are announced or, of a body of unknown length, a
-chunk and then another as they come.  What is reserved becomes an image's data, or is free again, in
-the same transaction that says so of the image.  Quotas are of the image's project, whoever acts.
+chunk and then another as they come; near a limit, what each system call brings, as it comes.  What
+is reserved becomes an image's data, or is free again, in the same transaction that says so of the
+image.  Quotas are of the image's project, whoever acts.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from headrace import errors
 from headrace.db import quotas, uploads
 from headrace.db.engine import Database
 from headrace.db.quotas import Demand, Limits
@@ -62,14 +64,21 @@ class Room:
         if length is None:
             self.grow(1)
         elif length > self.bound:
-            self.bound = self._take(length, 0)
+            self.bound = self._reserve(length, 0)
 
     def grow(self, total: int) -> None:
         """Have room for ``total`` bytes and some more.
 
         Raises QuotaExceeded, ImageGone, StatusConflict (the upload was taken back).
         """
-        self.bound = _bound(self._take(total, _CHUNK), total + _CHUNK)
+        self.bound = _bound(self._reserve(total, _CHUNK), total + _CHUNK)
+
+    def _reserve(self, least: int, spare: int) -> int:
+        try:
+            return self._take(least, spare)
+        except errors.QuotaExceeded:
+            self.bound = 0  # nothing is reserved any more, for other threads of an import neither
+            raise
 
 
 UNLIMITED = Room()
@@ -153,5 +162,5 @@ class Quota:
 
 
 def _bound(granted: int, wanted: int) -> int:
-    """Where to ask for more: at the very end where little is left, of which each has but a part."""
+    """Where to ask for more: at the very end where little is left, of which each has but little."""
     return granted - _AHEAD if granted >= wanted else granted

@@ -16,7 +16,7 @@ from headrace.db import images, imports, locations, quotas, schema, uploads
 from headrace.db.engine import Database
 from headrace.db.quotas import Demand
 from headrace.db.uploads import Lease
-from headrace.model import Image, Location, Resource, Status, Task
+from headrace.model import MIB, Image, Location, Resource, Status, Task
 from tests.contract.db.examples import ADMIN, LATER, NOW, image, statements
 
 SIZE, STAGE = Resource.SIZE, Resource.STAGE
@@ -192,16 +192,30 @@ def test_what_a_glance_has_added_counts(database: Database) -> None:
     assert uploads.extend(database, made.id, "one", demand(100, 60)) == 60
 
 
-def test_as_much_is_spared_as_there_is(database: Database) -> None:
+def test_where_little_is_left_less_is_spared_and_in_the_end_nothing(database: Database) -> None:
     made = queued(database)
-    assert uploads.claim(database, made, "one", "worker", NOW, demand=demand(100, 1, 64)) == 65
-    assert uploads.extend(database, made.id, "one", demand(100, 60, 64)) == 100
-    assert uploads.extend(database, made.id, "one", demand(100, 100, 64)) == 100
+    wanted = demand(1600 * MIB, 1, 64 * MIB)
+    assert uploads.claim(database, made, "one", "worker", NOW, demand=wanted) == 64 * MIB + 1
+    for total, spare in ((1280, 20), (1568, 2), (1584, 1), (1585, 0), (1600, 0)):
+        wanted = demand(1600 * MIB, total * MIB, 64 * MIB)
+        reserved = uploads.extend(database, made.id, "one", wanted)
+        assert reserved == (total + spare) * MIB == used(database)
+    other = queued(database)
     with pytest.raises(errors.QuotaExceeded):
-        uploads.extend(database, made.id, "one", demand(100, 101, 64))
+        uploads.claim(database, other, "two", "worker", NOW, demand=demand(1600 * MIB, 1, MIB))
+
+
+def test_who_is_refused_more_has_nothing(database: Database) -> None:
+    """From that moment on: what he had is for others who grow."""
+    made, other = queued(database), queued(database)
+    uploads.claim(database, made, "one", "worker", NOW, demand=demand(100, 60))
+    uploads.claim(database, other, "two", "worker", NOW, demand=demand(100, 40))
+    with pytest.raises(errors.QuotaExceeded):
+        uploads.extend(database, made.id, "one", demand(100, 61))
+    assert used(database) == 40
+    assert uploads.extend(database, other.id, "two", demand(100, 100)) == 100
+    uploads.release(database, made.id, "one", LATER)
     assert used(database) == 100
-    with pytest.raises(errors.QuotaExceeded):
-        uploads.claim(database, queued(database), "two", "worker", NOW, demand=demand(100, 1, 64))
 
 
 def test_an_upload_that_was_taken_back_gets_no_more(database: Database) -> None:
@@ -403,10 +417,9 @@ def test_of_a_hundred_gifts_ten_fit(database: Database) -> None:
     assert used(database, owner="other") == ROOM * 5
 
 
-def test_of_many_that_grow_those_that_end_have_fitted(database: Database) -> None:
-    """Of unknown length: each has a chunk and asks for more, until all that is left is gone."""
-    made = [queued(database) for _ in range(30)]
-    limit = 1000
+def test_of_a_hundred_that_grow_ten_fit(database: Database, hundred: list[Image]) -> None:
+    """Of unknown length: each has what has come of it and asks for more, all at once."""
+    limit = 90 * ROOM
     passed = threading.Event()
     done = threading.Event()
 
@@ -416,30 +429,27 @@ def test_of_many_that_grow_those_that_end_have_fitted(database: Database) -> Non
                 passed.set()
 
     def upload(which: int) -> str:
-        each, name = made[which], str(which)
-        uploads.claim(database, each, name, "worker", NOW, demand=demand(limit, 1, 10))
+        each, name = hundred[which], str(which)
+        uploads.claim(database, each, name, "worker", NOW, demand=demand(limit, 1, 64 * MIB))
         try:
             for total in (20, 45, 70, 90):
-                uploads.extend(database, each.id, name, demand(limit, total, 10))
+                uploads.extend(database, each.id, name, demand(limit, total, 64 * MIB))
         except errors.QuotaExceeded:
             uploads.release(database, each.id, name, LATER)
             raise
-        if which % 5 == 0:
-            uploads.release(database, each.id, name, LATER)  # its client has left
-            return "left"
         activate(database, each, name, 90)
         return "stored"
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        results = crowd(len(made), upload)
+        results = crowd(len(hundred), upload)
     finally:
         done.set()
         watcher.join()
     assert not passed.is_set()
-    assert set(results) <= {"stored", "left", "refused"}
-    assert used(database) == 90 * results.count("stored") <= limit
+    assert (results.count("stored"), results.count("refused")) == (ROOM, 100 - ROOM)
+    assert used(database) == limit
     assert uploads.leases(database) == []
 
 
