@@ -111,15 +111,51 @@ def test_an_upload_is_renewed_before_a_byte_has_left(tmp_path: Path, way: str) -
     assert moved.how == ("sendfile" if way == "file" else "splice")
 
 
-def test_an_upload_refused_after_its_body_is_not_sent_again() -> None:
-    def refuse(wire: Wire) -> None:
-        wire.head()
-        wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        assert b"".join(wire.chunks()) == DATA
-        wire.answer("401 Unauthorized", b"no")
+def refuse_once_all_is_there(wire: Wire) -> None:
+    """As nginx does, which asks when it has the body."""
+    head = wire.head()
+    wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    length = head.headers.get("content-length")
+    body = wire.take(int(length)) if length else b"".join(wire.chunks())
+    assert body == DATA
+    wire.answer("401 Unauthorized", b"no")
 
+
+def refuse_in_the_middle(wire: Wire) -> None:
+    wire.head()
+    wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    wire.take(1000)
+    wire.answer("401 Unauthorized", b"no", {"Connection": "close"})
+
+
+@pytest.mark.parametrize("refuse", [refuse_once_all_is_there, refuse_in_the_middle])
+def test_a_file_is_sent_again_when_its_token_has_ended(tmp_path: Path, refuse: Step) -> None:
+    (tmp_path / "image").write_bytes(DATA)
+    receiver = Receiver()
     with (
-        peer(refuse) as found,
+        peer(refuse, receiver) as found,
+        Connection(found.url, token=Numbered()) as connection,
+    ):
+        moved = Images(connection).upload("an-id", tmp_path / "image")
+    assert receiver.body == DATA
+    assert receiver.request.headers["x-auth-token"] == "token-2"
+    assert (moved.bytes, moved.how) == (len(DATA), "sendfile")
+
+
+def test_a_file_is_sent_again_once(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(DATA)
+    with (
+        peer(refuse_once_all_is_there, refuse_once_all_is_there) as found,
+        Connection(found.url, token=Numbered()) as connection,
+        pytest.raises(errors.Unauthenticated),
+    ):
+        Images(connection).upload("an-id", tmp_path / "image")
+    assert found.connections == 2
+
+
+def test_a_pipe_that_has_been_read_is_not_sent_again() -> None:
+    with (
+        peer(refuse_once_all_is_there) as found,
         Connection(found.url, token=Numbered()) as connection,
         fed(DATA) as pipe,
         pytest.raises(errors.Unauthenticated),

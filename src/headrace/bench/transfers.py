@@ -206,6 +206,8 @@ class Transfers:
     # sending
 
     def _put(self) -> None:
+        # A token that has ended was replaced when the image was made, a moment ago: what is sent
+        # twice would be measured twice.
         size = min(self._subject.size, self._left())
         with temporary(self._images) as image_id, self._met():
             self._upload(image_id, size)

@@ -14,11 +14,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Self
 from urllib.parse import quote
 
 from headrace.client.connection import JSON, Connection, error_of
-from headrace.errors import ClientError, PeerGone, PeerStalled
+from headrace.errors import ClientError, PeerGone, PeerStalled, Unauthenticated
 from headrace.transfer.engine import Moved, Progress, Sender, Stream, pump, pump_all
 from headrace.transfer.extent import Extent
 
@@ -87,14 +88,16 @@ def upload(
     ``store`` is the id of the one that is to have it, None for the service's default.  ``part`` is
     the image's part that takes it: file, or stage.
 
-    Tried again, a bounded number of times, only when nothing can be lost: the connection was
-    refused or reset before a byte of the body was on its way, and the body is a file.
+    Tried again, a bounded number of times, only when nothing can be lost, and the body is a file:
+    the connection was refused or reset before a byte of the body was on its way.  Once more, too,
+    with another token, if its token has ended meanwhile; what is no file must not have begun then.
     """
     path = f"/v2/images/{quote(image_id, safe='')}/{part}"
     delays = list(BACKOFF_S if body.kind is Kind.FILE else ())
+    attempt = partial(_attempt, connection, path, _headers(body, store), body, progress)
     while True:
         try:
-            return _attempt(connection, path, _headers(body, store), body, progress)
+            return connection.with_token(attempt) if body.kind is Kind.FILE else attempt()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             if not delays or not isinstance(error, ConnectionError):
@@ -110,7 +113,11 @@ def _attempt(
     progress: Progress | None,
 ) -> Moved:
     """One upload; a ConnectionError escapes only if not a byte of the body was sent."""
-    connection.with_token(lambda: _announce(connection, path, headers))
+    announce = partial(_announce, connection, path, headers)
+    if body.kind is Kind.FILE:  # all of it can be done again
+        announce()
+    else:
+        connection.with_token(announce)
     try:
         moved = _send(connection, body, progress)
     except (PeerGone, PeerStalled) as cut:
@@ -129,6 +136,9 @@ def _attempt(
     try:
         with connection.answer(timeout=patience) as response:
             response.read()
+    except Unauthenticated:
+        connection.close()  # which its server may do as well: a body goes out again on a new one
+        raise
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         raise connection.failed(error, waited=patience) from error
