@@ -4,11 +4,16 @@ Configured by the environment: HEADRACE_CONFIG names configuration files, separa
 option can also be set as ``OS_<GROUP>__<OPTION>``.  Where a host sets such variables for requests
 only (``SetEnv`` of Apache), those of the first request count.  Under uWSGI they may also be options
 of its own file, since its ``env`` comes too late where Python was there first (pyuwsgi).
+
+A process that its host ends lets imports go on for a time, where the host says so before Python
+ends, when no thread can be started any more: uWSGI by its own hook, gunicorn by one in our recipe.
 """
 
+import atexit
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any
@@ -18,6 +23,11 @@ from headrace.api import app
 from headrace.api.auth import is_loopback
 from headrace.api.gate import Application
 from headrace.server import exposure
+
+DRAIN, UNDO = 45.0, 5.0
+"""Seconds for which imports go on, and for which those are undone that have not ended: together
+less than a minute, after which our recipes have uWSGI kill its workers, and gunicorn those that it
+replaces.  Apache, which kills its children after three seconds, has them undone at once."""
 
 _log = logging.getLogger(__name__)
 _building = threading.Lock()
@@ -50,7 +60,30 @@ def _build(environ: dict[str, Any]) -> Application:
             log.tell(exposure.statements(strategy, anybody, _is_in_clear(environ)))
             _check_host(environ)
             _built = app.build(conf)
+            atexit.register(end, 0.0)
+            if "uwsgi.version" in environ:
+                host: Any = import_module("uwsgi")
+                host.atexit = end
         return _built
+
+
+def end(drain: float = DRAIN) -> None:
+    """Let the imports of this process end for ``drain`` seconds, and undo what has not by then."""
+    if _built is None:
+        return
+    if jobs := _built.jobs():
+        _log.info("stopping: %d imports go on", jobs)
+        _wait(_built, drain)
+    if jobs := _built.jobs():
+        _log.warning("stopping: gave %d imports up", jobs)
+    _built.stop_jobs()
+    _wait(_built, UNDO)
+
+
+def _wait(built: Application, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while built.jobs() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _given_by_host(environ: dict[str, Any]) -> Iterator[tuple[str, str]]:
