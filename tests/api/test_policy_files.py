@@ -221,6 +221,10 @@ def test_protected_properties_are_shown_and_taken_as_the_file_says(
         assert caller.ask("member", "PATCH", path, remove, PATCH).status == 409
         assert caller.ask("admin", "PATCH", path, remove, PATCH).status == 403
         assert caller.ask("admin", "PATCH", path, patch(billing_code="8"), PATCH).status == 200
+        # No schema knows what an image has of its own.
+        schemas = [caller.ask(who, "GET", "/v2/schemas/image").json for who in ("admin", "member")]
+        assert schemas[0] == schemas[1]
+        assert {"os_distro", "billing_code"} & schemas[0]["properties"].keys() == {"os_distro"}
 
 
 def test_locations_are_changed_without_what_is_not_seen_being_lost(tmp_path: Path) -> None:
