@@ -131,6 +131,35 @@ def test_a_copy_for_another_store_is_the_kernels(traced: Traced) -> None:
         assert (traced.server.state_dir / "cheap" / image).read_bytes() == data
 
 
+@pytest.mark.parametrize("plugins", ["", "no_op"])
+def test_another_regions_image_is_spliced(
+    server: Serving, serve: Serve, tmp_path: Path, plugins: str
+) -> None:
+    """Into the store, or to where plugins find it; from there on it is the kernel's."""
+    data = bytes(range(256)) * (SIZE // 256)
+    with Wire(server.port) as there:
+        source = record(there)
+        put = there.request("PUT", f"/v2/images/{source}/file", OCTETS, body=data)
+        assert put.status == 204
+    prefix = tmp_path / "server"
+    env = several_stores(tmp_path / "state") | {
+        "OS_DEFAULT__ENABLED_IMPORT_METHODS": "glance-download",
+        "OS_HEADRACE__GLANCE_REGIONS": f"east:{server.url}",
+        "OS_IMAGE_IMPORT_OPTS__IMAGE_IMPORT_PLUGINS": plugins,
+    }
+    here = Traced(serve(under=strace.command(require_strace(), prefix), env=env), prefix)
+    method = {"name": "glance-download", "glance_region": "east", "glance_image_id": source}
+    with Wire(here.server.port) as wire:
+        image = record(wire)
+        with here.counting() as moved:
+            import_by(wire, image, {"method": method})
+    assert SIZE - MIB <= moved["splice"] <= SIZE, moved
+    assert copied(moved) <= MIB, moved
+    written = strace.on_file(prefix, image)
+    assert {"write", "pwrite64", "pwritev2"}.isdisjoint(written), written
+    assert (here.server.state_dir / "fast" / image).read_bytes() == data
+
+
 def import_by(wire: Wire, image: str, body: object) -> None:
     """Import an image's data, and wait for the end."""
     path = f"/v2/images/{image}"

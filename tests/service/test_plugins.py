@@ -40,6 +40,7 @@ from tests.service.test_imports import (
     task,
 )
 from tests.service.test_races import Paused
+from tests.service.test_regions import RECORD, REQUEST, Region, downloaded, region
 from tests.service.test_stores import read
 
 MIB = 1 << 20
@@ -512,3 +513,72 @@ def test_a_stop_ends_qemu_img(
     assert nothing_left(service)
     assert task(service, image_id).message == errors.ServiceStops.text
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+# --- images of other regions
+
+
+def elsewhere(data: bytes, **values: object) -> Region:
+    """A region whose image has this data."""
+    digest = hashlib.sha512(data).hexdigest()
+    known = {"size": len(data), "os_hash_value": digest, "checksum": None, "disk_format": "raw"}
+    return Region({**RECORD, **known, **values}, data)
+
+
+def own(image: Image) -> dict[str, str]:
+    """The image's properties but for those of imports."""
+    return {key: value for key, value in image.properties.items() if "os_glance" not in key}
+
+
+def test_another_regions_image_is_decompressed(with_plugins: With) -> None:
+    """However often its connection breaks; what is taken with it is as without plugins."""
+    east = elsewhere(gzip.compress(DATA))
+    east.cut = [70_000, 1_000_000]
+    service = with_plugins(decompression())
+    image = downloaded(service, east, note="ours")
+    assert stored(service, image) == DATA
+    assert own(image) == {"note": "ours", "hw_disk_bus": "virtio", "os_type": "linux"}
+    assert os.listdir(service.datadir.parent / "staging") == []
+
+
+def test_another_regions_image_is_converted_from_its_format(
+    with_plugins: With, tmp_path: Path
+) -> None:
+    """Which is not the one that the image had here."""
+    file = qemu_image(tmp_path / "disk", "qcow2")
+    service = with_plugins(conversion("raw"))
+    image = downloaded(service, elsewhere(file.read_bytes(), disk_format="qcow2"))
+    assert stored(service, image) == DISK
+    assert image.disk_format == "raw"
+
+
+def test_another_regions_image_goes_to_all_stores_with_what_is_injected(
+    with_plugins: With,
+) -> None:
+    service = with_plugins(Injection({"origin": "elsewhere", "os_type": "mine"}, []), no_op)
+    image_id = service.record()
+    with region(elsewhere(DATA)) as caller:
+        service.imports.begin(caller, image_id, replace(REQUEST, all_stores=True))
+        image = settled(service, image_id)
+    assert stored(service, image) == DATA
+    assert own(image) == {"hw_disk_bus": "virtio", "os_type": "mine", "origin": "elsewhere"}
+    assert [each.metadata["store"] for each in image.locations] == ["fast", "cheap"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: elsewhere(gzip.compress(DATA), os_hash_value="0" * 128),
+        lambda: elsewhere(gzip.compress(DATA)[:-1]),
+        lambda: elsewhere(gzip.compress(bytes(100 * MIB))),
+    ],
+    ids=["another hash", "damaged", "expands"],
+)
+def test_another_regions_image_that_is_not_right_leaves_nothing(
+    with_plugins: With, answer: Callable[[], Region]
+) -> None:
+    service = with_plugins(decompression())
+    image = downloaded(service, answer())
+    assert (image.status, image.size, own(image)) == (Status.QUEUED, None, {})
+    assert nothing_left(service)
+    assert task(service, image.id).status is TaskStatus.FAILURE
