@@ -21,6 +21,7 @@ from tests.deploy.wire import Wire
 from tests.faults.conftest import Start
 from tests.faults.conftest import start as start
 from tests.faults.service import Service, wait_until
+from tools.keystone import PASSWORD, Keystone
 
 MARK = "h1u2s3h4"
 BASIC = base64.b64encode(f"ann:{MARK}".encode()).decode()
@@ -87,6 +88,56 @@ def test_requests_with_a_secret_in_every_place(start: Start, tmp_path: Path) -> 
         service.request("GET", f"{path}/file?signature={MARK}", *HEADERS)
         service.request("DELETE", f"{path}?signature={MARK}", *HEADERS)
         assert "update/import" in audit.read_text()
+
+
+def test_tokens_of_keystone_and_the_password_that_asks_for_them(
+    start: Start, tmp_path: Path, keystone: Keystone
+) -> None:
+    """And an event says whose a token is, by Keystone's ids."""
+    audit = tmp_path / "audit.log"
+    env = keystone.env() | {
+        "OS_HEADRACE__AUDIT_LOG": str(audit),
+        "OS_HEADRACE__AUDIT_READS": "true",
+        "OS_KEYSTONE_AUTHTOKEN__MEMCACHE_SECRET_KEY": MARK,
+    }
+    service = start("--debug", env=env)
+    member, stranger, nova = (keystone.token(each) for each in ("member", "stranger", "nova"))
+    revoked = keystone.token("member")
+    keystone.revoke(revoked)
+    body = json.dumps({"disk_format": "raw", "container_format": "bare"}).encode()
+    made = service.request("POST", "/v2/images", f"X-Auth-Token: {member}", body=body)
+    path = f"/v2/images/{made.json['id']}"
+    for token, status in ((member, 200), (stranger, 404), (revoked, 401), (f"{member}x", 401)):
+        shown = (f"X-Auth-Token: {token}", f"X-Service-Token: {nova}", f"Cookie: {token}")
+        for target in (f"{path}?token={token}", f"{path}?token={nova}"):
+            assert service.request("GET", target, *shown, f"Referer: /{token}").status == status
+        service.request("GET", f"/v2/images/{token}", *shown)
+        service.request("GET", "/v2/images", f"X-Storage-Token: {token}", f"User-Agent: {token}")
+    events = [json.loads(line) for line in audit.read_text().splitlines()]
+    who = [(each["initiator"]["id"], each["initiator"].get("project_id")) for each in events]
+    ids = keystone.ids
+    assert who[:3] == [(ids["member:user"], ids["demo"])] * 3
+    assert (ids["stranger:user"], ids["other"]) in who
+    assert ("unknown", None) in who
+    assert events[0]["action"] == "create"
+    for written in (audit.read_text(), service.server.log.read_text()):
+        hidden(written)
+        for secret in (member, stranger, nova, revoked, PASSWORD):
+            assert secret not in written
+
+
+def test_a_service_that_keystone_refuses_does_not_repeat_its_password(
+    start: Start, tmp_path: Path, keystone: Keystone
+) -> None:
+    audit = tmp_path / "audit.log"
+    env = keystone.env(password=MARK, service_type="") | {"OS_HEADRACE__AUDIT_LOG": str(audit)}
+    service = start("--debug", env=env)
+    token = keystone.token("member")
+    assert service.request("GET", "/v2/images", f"X-Auth-Token: {token}").status == 503
+    log = service.server.log.read_text()
+    assert "rejected authorization" in log
+    hidden(log + audit.read_text())
+    assert token not in log
 
 
 HEADS = [
