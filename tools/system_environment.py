@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LOCK = ROOT / "requirements" / "headrace.lock"
+LOCK = ROOT / "requirements" / "headrace-keystone.lock"
 PYTHON = Path("/usr/bin/python3")
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import Serve
-from tests.deploy.conftest import require_host
 from tests.deploy.wire import Answer, Wire
 from tests.needs import require_command, require_environment
 from tools import hosts
@@ -166,7 +165,7 @@ def forgeries(project: str) -> Iterator[tuple[str, ...]]:
     yield (*fields, *fields)
 
 
-def check_forgeries(guarded: Guarded, image: str, reader: str) -> None:
+def test_headers_from_outside_never_count(guarded: Guarded, image: str, reader: str) -> None:
     stranger = guarded.keystone.token("stranger")
     body = json.dumps(RECORD).encode()
     for fields in forgeries(guarded.keystone.ids["demo"]):
@@ -176,22 +175,6 @@ def check_forgeries(guarded: Guarded, image: str, reader: str) -> None:
         check_refused(answer, 404, "image.not_found")
         answer = guarded.ask("POST", "/v2/images", reader, *fields, body=body)
         check_refused(answer, 403, "access.forbidden")
-
-
-def test_headers_from_outside_never_count(guarded: Guarded, image: str, reader: str) -> None:
-    check_forgeries(guarded, image, reader)
-
-
-@pytest.mark.parametrize("name", ["gunicorn-gthread", "uwsgi-offload"])
-def test_other_hosts_ask_keystone_too(name: str, keystone: Keystone, reader: str) -> None:
-    require_host(name)
-    with hosts.running(name, conf=keystone.conf(), auth="keystone") as host:
-        guarded = Guarded(host.port, keystone)
-        member = keystone.token("member")
-        image = guarded.add(member)
-        assert guarded.ask("GET", file_of(image), member).body == DATA
-        check_forgeries(guarded, image, reader)
-        assert member not in host.logs()
 
 
 def test_a_token_must_be_of_a_project(guarded: Guarded, image: str) -> None:
