@@ -68,6 +68,7 @@ def load(
     _check_origins(conf.cors.allowed_origin or ())
     metrics_address(conf)
     staging_dir(conf)
+    image_cache_dir(conf)
     _check_authentication(conf)
     project_limits(conf)
     return conf
@@ -261,6 +262,23 @@ def file_perm(conf: cfg.ConfigOpts, store_id: str | None = None) -> int:
 def offload_dir(conf: cfg.ConfigOpts) -> str:
     """Where nginx puts the bodies of uploads: on the file system of the images, which link them."""
     return os.path.join(image_dir(conf), ".headrace-uploads")
+
+
+def image_cache_dir(conf: cfg.ConfigOpts) -> str | None:
+    """The directory of the image cache, absolute, if there is to be one.
+
+    Raises ConfigurationError when it is not apart from the images: what lies there is removed.
+    """
+    if not conf.image_cache_dir:
+        return None
+    directory = os.path.realpath(str(conf.image_cache_dir))
+    others = [*image_dirs(conf), staging_dir(conf), *conf.headrace.location_directories]
+    for other in map(os.path.realpath, others):
+        if os.path.commonpath([directory, other]) in (directory, other):
+            raise errors.ConfigurationError(
+                reason=f"image_cache_dir {directory} and {other} are not apart"
+            )
+    return directory
 
 
 def metrics_dir(conf: cfg.ConfigOpts) -> str:

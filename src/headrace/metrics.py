@@ -44,6 +44,7 @@ class Metrics:
     def __init__(self, directory: str | None = None) -> None:
         self.directory = directory
         self.gauges: dict[str, tuple[str, Gauge]] = {}
+        self.shared: dict[str, tuple[str, Gauge]] = {}
         self._registry = CollectorRegistry()
         self._slot: Slot | None = None
         values.ValueClass = values.MutexValue
@@ -89,9 +90,26 @@ class Metrics:
             "headrace_audit_lost", "Events that the audit log could not take.", ()
         )
 
+        self.cache_lookups = self._counter(
+            "headrace_cache_lookups",
+            "Downloads from remote stores, by what the cache had of them: all, what is landing, "
+            "nothing; or it could not take them.",
+            ("result",),
+        )
+        self.cache_fills = self._counter(
+            "headrace_cache_fills", "Fills of the cache that are over.", ("result",)
+        )
+        self.cache_bytes = self._counter(
+            "headrace_cache_fetched_bytes", "Bytes fetched from remote stores by fills.", ()
+        )
+
     def watch(self, name: str, help: str, gauge: Gauge) -> None:
         """Have ``gauge()`` asked for a value whenever the metrics are."""
         self.gauges[name] = help, gauge
+
+    def watch_shared(self, name: str, help: str, gauge: Gauge) -> None:
+        """The same of what all processes share: only the one that is asked says it."""
+        self.shared[name] = help, gauge
 
     @property
     def slot(self) -> int:

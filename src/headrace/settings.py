@@ -11,7 +11,7 @@ from typing import Any
 
 from oslo_config import cfg, types
 
-from headrace import headrace_settings, store_settings
+from headrace import cache_settings, headrace_settings, store_settings
 
 CONTAINER_FORMATS = ["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"]
 DISK_FORMATS = [
@@ -194,6 +194,7 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             help="What that file names: roles, or rules of the policy.",
         ),
         cfg.BoolOpt("debug", default=False, help="Log at level DEBUG."),
+        *cache_settings.OPTIONS,
     ],
     "cors": [
         cfg.ListOpt(

@@ -265,6 +265,20 @@ OTHER_ROWS = [
     Row("GET", "/v2/metadefs/namespaces"),
     Row("POST", "/v2/metadefs/namespaces", {"namespace": "New"}),
     Row("GET", "/v2/metadefs/resource_types"),
+    Row("GET", "/v2/cache"),
+    Row("DELETE", "/v2/cache"),
+    Row("PUT", "/v2/cache/none"),
+    Row("DELETE", "/v2/cache/none"),
+    Row("GET", "/v2/cache/nodes/none"),
+    Row("POST", "/v2/cache/clean"),
+    Row("POST", "/v2/cache/prune"),
+    Row("GET", "/v2/cached_images"),
+    Row("DELETE", "/v2/cached_images"),
+    Row("DELETE", "/v2/cached_images/none"),
+    Row("GET", "/v2/queued_images"),
+    Row("DELETE", "/v2/queued_images"),
+    Row("PUT", "/v2/queued_images/none"),
+    Row("DELETE", "/v2/queued_images/none"),
 ]
 
 
@@ -277,4 +291,5 @@ def settings(directory: Path) -> dict[tuple[str, str], object]:
         ("fast", "filesystem_store_datadir"): str(directory / "fast"),
         ("cheap", "filesystem_store_datadir"): str(directory / "cheap"),
         ("headrace", "state_dir"): str(directory / "state"),
+        ("DEFAULT", "image_cache_dir"): str(directory / "cache"),
     }

@@ -47,6 +47,7 @@ SETTINGS_OF: dict[str, dict[tuple[str, str], object]] = {
         ("headrace", "image_count_total"): ["4"],
         ("headrace", "image_count_uploading"): ["1"],
     },
+    "cache": {("DEFAULT", "image_cache_dir"): "{directory}/cache"},
     "stores": SEVERAL_STORES,
     "imports": SEVERAL_STORES,
     # Nobody listens there.

@@ -10,10 +10,13 @@ import pytest
 from headrace import settings
 from headrace.api.schemas import Fields
 from headrace.api.traffic import Traffic
+from headrace.cache.directory import Directory
 from headrace.db import engine, migrate
 from headrace.db.quotas import Limits as ProjectLimits
 from headrace.metrics import Metrics
 from headrace.model import Viewer
+from headrace.service.cache import Cache
+from headrace.service.cache_contents import CacheContents
 from headrace.service.content import Content
 from headrace.service.context import Context
 from headrace.service.housekeeping import Housekeeping
@@ -23,6 +26,7 @@ from headrace.service.jobs import JobRules, Jobs
 from headrace.service.landing import Landing, UploadRules
 from headrace.service.locations import LocationRules, Locations
 from headrace.service.members import Members
+from headrace.service.prefetch import Prefetch
 from headrace.service.protections import Protections
 from headrace.service.quota import Quota
 from headrace.service.regions import Regions
@@ -67,6 +71,7 @@ class Service:
     housekeeping: Housekeeping
     clock: Clock
     datadir: Path
+    cached: CacheContents
 
     @property
     def store(self) -> Store:
@@ -107,6 +112,7 @@ def serving(
     job_rules: JobRules | None = None,
     protections: Protections | None = None,
     project_limits: ProjectLimits | None = None,
+    cache_size: int | None = None,
 ) -> Iterator[Service]:
     database = engine.connect(f"sqlite:///{tmp_path}/headrace.db")
     migrate.prepare(database)
@@ -115,6 +121,11 @@ def serving(
     fields = Fields(settings.CONTAINER_FORMATS, settings.DISK_FORMATS)
     area = FilesystemStore("os_glance_staging_store", staged or tmp_path / "staging")
     quota = None if project_limits is None else Quota(database, lambda _: project_limits)
+    cache = prefetch = None
+    if cache_size is not None:
+        directory = Directory(tmp_path / "cache", cache_size)
+        cache = Cache(database, directory, stall=5.0, keep=60.0)
+        prefetch = Prefetch(database, stores, cache)
     images = Images(
         database,
         stores,
@@ -124,6 +135,7 @@ def serving(
         clock,
         protections=protections,
         quota=quota,
+        forget=None if cache is None else cache.evict,
     )
     rules = UploadRules(
         size_cap=1 << 30,
@@ -134,7 +146,7 @@ def serving(
         gpt_safety_nonfatal=(),
     )
     landing = Landing(rules)
-    content = Content(database, stores, landing, clock, quota)
+    content = Content(database, stores, landing, clock, quota, cache)
     staging = Staging(database, area, landing, clock, quota)
     here = Rules(allowed_hosts=("127.0.0.1",), allowed_ports=())
     origins = Origins(Destinations(here), stall=5.0)
@@ -149,7 +161,17 @@ def serving(
     location_rules = LocationRules(10, True, 0)
     locations = Locations(database, stores, images, location_rules, rules, clock, quota)
     housekeeping = Housekeeping(
-        database, stores, images, content, locations, staging, jobs, 60.0, clock
+        database,
+        stores,
+        images,
+        content,
+        locations,
+        staging,
+        jobs,
+        60.0,
+        clock,
+        cache=cache,
+        prefetch=prefetch,
     )
     yield Service(
         database,
@@ -168,5 +190,10 @@ def serving(
         housekeeping,
         clock,
         datadir,
+        CacheContents(database, cache, prefetch),
     )
+    if cache is not None:
+        cache.stop()
+        for fill in cache.active():
+            fill.join(60)
     database.close()

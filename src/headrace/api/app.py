@@ -14,7 +14,7 @@ from headrace.api import answers, auth, backends, delivery, versions
 from headrace.api.audit import Audit
 from headrace.api.basic import Basic
 from headrace.api.cors import Cors, CorsRules
-from headrace.api.gate import Application, Gate
+from headrace.api.gate import Application, Behind, Gate
 from headrace.api.monitoring import Monitoring
 from headrace.api.offload import Offload
 from headrace.api.policy import Policies
@@ -22,12 +22,16 @@ from headrace.api.routes import routes
 from headrace.api.schemas import Fields
 from headrace.api.traffic import Traffic
 from headrace.api.whereabouts import Whereabouts
+from headrace.cache.directory import Directory
+from headrace.cache.filling import Outcome
 from headrace.db import engine as db
 from headrace.db import migrate
 from headrace.metrics import Metrics
 from headrace.model import Resource
 from headrace.service import protections
 from headrace.service.accounts import Accounts
+from headrace.service.cache import Cache
+from headrace.service.cache_contents import CacheContents
 from headrace.service.content import Content
 from headrace.service.conversion import Conversion
 from headrace.service.decompression import Decompression
@@ -41,6 +45,7 @@ from headrace.service.logins import Logins
 from headrace.service.members import Members
 from headrace.service.metadefs import Metadefs
 from headrace.service.plugins import Injection, Plugin, no_op
+from headrace.service.prefetch import Prefetch
 from headrace.service.quota import ProjectLimits, Quota
 from headrace.service.regions import Regions
 from headrace.service.staging import Staging
@@ -77,6 +82,8 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
     area = FilesystemStore(settings.STAGING, config.staging_dir(conf))
     protected = property_protections(conf)
     quota = _quota(conf, database)
+    cache = _cache(conf, database, monitoring.metrics)
+    prefetch = None if cache is None else Prefetch(database, stores, cache)
     images = Images(
         database,
         stores,
@@ -87,9 +94,10 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
         delayed_delete=conf.delayed_delete,
         protections=protected,
         quota=quota,
+        forget=None if cache is None else cache.evict,
     )
     landing = Landing(_upload_rules(conf))
-    content = Content(database, stores, landing, _now, quota)
+    content = Content(database, stores, landing, _now, quota, cache)
     staging = Staging(database, area, landing, _now, quota)
     origins = Origins(backends.destinations(conf), stall=conf.headrace.stall_timeout)
     regions = Regions(
@@ -136,6 +144,7 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
         staging,
         imports,
         Tasks(database, images, imports, _now),
+        CacheContents(database, cache, prefetch),
         quota,
         Whereabouts(stores, conf.show_image_direct_url, conf.show_multiple_locations),
         fields,
@@ -168,10 +177,14 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
             scrub_time=scrub_time,
             task_life=rules.task_life,
             note=None if audit is None else audit.note,
+            cache=cache,
+            prefetch=prefetch,
         )
 
-    known_versions = versions.segments(several=bool(config.backends(conf)))
-    return Application(app, database, jobs, housekeeping, monitoring, known_versions, policy)
+    several = bool(config.backends(conf))
+    known_versions = versions.segments(several=several, cached=cache is not None)
+    behind: list[Behind] = [jobs] if cache is None else [jobs, cache]
+    return Application(app, database, behind, housekeeping, monitoring, known_versions, policy)
 
 
 def _without_authentication(conf: cfg.ConfigOpts, origins: frozenset[str]) -> auth.Authenticate:
@@ -349,6 +362,33 @@ def _quota(conf: cfg.ConfigOpts, database: db.Database) -> Quota | None:
             of_project = everybody if project is None else projects.setdefault(project, {})
             of_project[Resource(name)] = limit
     return Quota(database, ProjectLimits(everybody, projects).of)
+
+
+def _cache(conf: cfg.ConfigOpts, database: db.Database, metrics: Metrics) -> Cache | None:
+    """The image cache, if there is to be one; raises ConfigurationError."""
+    path = config.image_cache_dir(conf)
+    if path is None:
+        return None
+    directory = Directory(path, conf.image_cache_max_size)
+    _test_zero_copy(directory.path)
+
+    def count_fill(brought: int, outcome: Outcome) -> None:
+        metrics.cache_fills.labels(outcome).inc()
+        metrics.cache_bytes.inc(brought)
+
+    cache = Cache(
+        database,
+        directory,
+        stall=conf.headrace.stall_timeout,
+        keep=conf.image_cache_stall_time,
+        lookups=lambda how: metrics.cache_lookups.labels(how).inc(),
+        fills=count_fill,
+    )
+    metrics.watch(
+        "headrace_cache_filling", "Fills of the cache under way.", lambda: len(cache.active())
+    )
+    metrics.watch_shared("headrace_cache_bytes", "Bytes that lie in the cache.", cache.size)
+    return cache
 
 
 def _upload_rules(conf: cfg.ConfigOpts) -> UploadRules:

@@ -5,8 +5,8 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Protocol
 
 import falcon
 from prometheus_client import Histogram
@@ -18,11 +18,22 @@ from headrace.api.monitoring import FOR_METRICS, Monitoring
 from headrace.api.policy import Policies
 from headrace.db import engine as db
 from headrace.service.housekeeping import Housekeeping
-from headrace.service.jobs import Jobs
 
 StartResponse = Callable[..., Any]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]+")
+
+
+class Behind(Protocol):
+    """What goes on behind answers, in this process."""
+
+    def active(self) -> Collection[object]:
+        """What goes on, or waits."""
+        ...
+
+    def stop(self) -> None:
+        """Give that up, soon."""
+        ...
 
 
 class Application:
@@ -32,7 +43,7 @@ class Application:
         self,
         app: falcon.App[falcon.Request, falcon.Response],
         database: db.Database,
-        jobs: Jobs,
+        jobs: Sequence[Behind],
         housekeeping: Callable[[], Housekeeping],
         monitoring: Monitoring,
         known_versions: frozenset[str],
@@ -87,11 +98,12 @@ class Application:
 
     def jobs(self) -> int:
         """How much goes on, or waits, behind answers in this process."""
-        return len(self._jobs.active())
+        return sum(len(each.active()) for each in self._jobs)
 
     def stop_jobs(self) -> None:
         """Give that up; it is undone soon."""
-        self._jobs.stop()
+        for each in self._jobs:
+            each.stop()
 
     def close(self) -> None:
         """Stop the housekeeping and give up the database's connections."""

@@ -1,6 +1,7 @@
 """The one byte range a download may ask for (RFC 9110 section 14)."""
 
 import re
+import sys
 
 from headrace import errors
 
@@ -40,6 +41,15 @@ def legacy(header: str, size: int) -> tuple[int, int]:
     if end >= size or end < start or found[3] not in ("*", str(size)):
         raise errors.RangeNotSatisfiable(range=header, size=size)
     return start, end - start + 1
+
+
+def beginning(header: str) -> int:
+    """Where the range of either header begins, as far as that can be said without the data's size.
+
+    The end of what only counts from there; of what is no range, too.
+    """
+    found = re.match(r"bytes[ =]([0-9]{1,19})-", header)
+    return int(found[1]) if found else sys.maxsize
 
 
 def _sane(header: str) -> bool:

@@ -6,6 +6,7 @@ from headrace.api.delivery import Delivery
 from headrace.api.handlers import metadefs as metadef_handlers
 from headrace.api.handlers import schemas
 from headrace.api.handlers.actions import DeactivateHandler, ReactivateHandler
+from headrace.api.handlers.cache import handlers as cache_handlers
 from headrace.api.handlers.content import FileHandler, Turns
 from headrace.api.handlers.health import HealthHandler
 from headrace.api.handlers.images import ImageHandler, ImagesHandler
@@ -22,6 +23,7 @@ from headrace.api.offload import Offload
 from headrace.api.schemas import Fields
 from headrace.api.traffic import Traffic
 from headrace.api.whereabouts import Whereabouts
+from headrace.service.cache_contents import CacheContents
 from headrace.service.content import Content
 from headrace.service.images import Images
 from headrace.service.imports import Imports
@@ -45,6 +47,7 @@ def routes(
     staging: Staging,
     imports: Imports,
     tasks: Tasks,
+    cache: CacheContents,
     quota: Quota | None,
     whereabouts: Whereabouts,
     fields: Fields,
@@ -60,12 +63,12 @@ def routes(
     healthcheck_file: str,
 ) -> dict[str, object]:
     """Path template → handler."""
-    several = bool(stores.ids)
+    known = {"several": bool(stores.ids), "cached": content.cache is not None}
     turns = Turns(max_uploads)
     direct = GLANCE_DIRECT in imports.methods
     found: dict[str, object] = {
-        "/": RootHandler(falcon.HTTP_300, public_endpoint, several),
-        "/versions": VersionsHandler(falcon.HTTP_200, public_endpoint, several),
+        "/": RootHandler(falcon.HTTP_300, public_endpoint, **known),
+        "/versions": VersionsHandler(falcon.HTTP_200, public_endpoint, **known),
         "/v2": SlashHandler(),
         "/healthcheck": HealthHandler(healthcheck_file),
         "/v2/images": ImagesHandler(
@@ -90,6 +93,7 @@ def routes(
         "/v2/info/stores/detail": StoresDetailHandler(stores),
         "/v2/info/usage": UsageHandler(quota),
         "/v2/stores/{store_id}/{image_id}": StoredImageHandler(stores),
+        **cache_handlers(cache),
         **schemas.handlers(fields),
         **monitoring,
     }

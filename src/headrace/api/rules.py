@@ -75,13 +75,13 @@ def _metadefs() -> list[Rule]:
 def _cache() -> list[Rule]:
     old = "rule:manage_image_cache"
     return [
-        Rule("manage_image_cache", _ADMIN, "the image cache", asked=False),
-        Rule("cache_image", _ADMIN, "the image cache", old, asked=False),
-        Rule("cache_list", _ADMIN, "the image cache", old, asked=False),
-        Rule("cache_delete", _ADMIN, "the image cache", old, asked=False),
-        Rule("cache_clean", _ADMIN, "the image cache", asked=False),
-        Rule("cache_prune", _ADMIN, "the image cache", asked=False),
-        Rule("list_cached_nodes", _ADMIN, "the image cache", asked=False),
+        Rule("manage_image_cache", _ADMIN, "use /v2/cached_images and /v2/queued_images"),
+        Rule("cache_image", _ADMIN, "queue an image for the cache", old),
+        Rule("cache_list", _ADMIN, "list what is cached and queued", old),
+        Rule("cache_delete", _ADMIN, "remove images from the cache and its queue", old),
+        Rule("cache_clean", _ADMIN, "remove from the cache what is of no use"),
+        Rule("cache_prune", _ADMIN, "make the cache fit its size"),
+        Rule("list_cached_nodes", _ADMIN, "ask which nodes have cached an image"),
     ]
 
 

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 CURRENT = "2.17"
+OF_CACHE = ("2.18", CURRENT, "2.16", "2.15", "2.14")
 OF_SEVERAL_STORES = tuple(f"2.{minor}" for minor in range(13, 7, -1))
 SUPPORTED = ("2.15", *OF_SEVERAL_STORES, *(f"2.{minor}" for minor in range(7, -1, -1)))
 
@@ -14,30 +15,33 @@ MEDIA_TYPE = "application/vnd.openstack.images-"
 _VERSION_TYPE = re.compile(re.escape(MEDIA_TYPE) + r"(v[0-9]+(?:\.[0-9]+)?)")
 
 
-def numbers(several: bool) -> list[str]:
+def numbers(several: bool, cached: bool) -> list[str]:
     """The versions that there are, in the order of the document.
 
-    Of those that stand for several stores only 2.9 is there where there is one.
+    Of those that stand for several stores only 2.9 is there where there is one; 2.14, 2.16 and 2.18
+    stand for an image cache.
     """
     first, *stores = SUPPORTED[: 1 + len(OF_SEVERAL_STORES)]
     older = SUPPORTED[1 + len(OF_SEVERAL_STORES) :]
-    return [first, *(stores if several else ["2.9"]), CURRENT, *older]
+    stores = stores if several else ["2.9"]
+    return [*OF_CACHE, *stores, *older] if cached else [first, *stores, CURRENT, *older]
 
 
-def segments(several: bool) -> frozenset[str]:
+def segments(several: bool, cached: bool) -> frozenset[str]:
     """What a path may begin with."""
-    return frozenset({"v2", *(f"v{number}" for number in numbers(several))})
+    return frozenset({"v2", *(f"v{number}" for number in numbers(several, cached))})
 
 
-def document(base: str, several: bool) -> dict[str, object]:
+def document(base: str, several: bool, cached: bool) -> dict[str, object]:
     """The versions document; ``base`` is scheme, host and prefix of the service's address."""
     links = [{"rel": "self", "href": f"{base.rstrip('/')}/v2/"}]
+    current = OF_CACHE[0] if cached else CURRENT
 
     def entry(number: str) -> dict[str, object]:
-        status = "CURRENT" if number == CURRENT else "SUPPORTED"
+        status = "CURRENT" if number == current else "SUPPORTED"
         return {"id": f"v{number}", "status": status, "links": links}
 
-    return {"versions": list(map(entry, numbers(several)))}
+    return {"versions": list(map(entry, numbers(several, cached)))}
 
 
 def resolve(environ: dict[str, Any], known: frozenset[str]) -> None:

@@ -34,6 +34,8 @@ INDEX = "cache.db"
 _INCOMPLETE, _INVALID, _QUEUE = "incomplete", "invalid", "queue"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+_PRIVATE = 0o750  # who may have an image is decided at the service's door
+
 # How exactly the last access is known: a crowd need not write the same inode a thousand times.
 _TOUCH_NS = 1_000_000_000
 
@@ -99,7 +101,8 @@ class Directory:
         self.path = os.path.abspath(path)
         self.max_size = max_size
         try:
-            for name in ("", _INCOMPLETE, _INVALID, _QUEUE):
+            os.makedirs(self.path, mode=_PRIVATE, exist_ok=True)
+            for name in (_INCOMPLETE, _INVALID, _QUEUE):
                 os.makedirs(os.path.join(self.path, name), exist_ok=True)
             self._index = Index(os.path.join(self.path, INDEX))
         except OSError as error:
@@ -126,7 +129,8 @@ class Directory:
             if whole and status.st_size == size:
                 now = time.time_ns()
                 if now - status.st_atime_ns > _TOUCH_NS:
-                    os.utime(fd, ns=(now, status.st_mtime_ns))
+                    with contextlib.suppress(OSError):  # no reason not to send it
+                        os.utime(fd, ns=(now, status.st_mtime_ns))
                 os.set_blocking(fd, True)
                 return Extent(fd, 0, size, path)
         entry.close(fd)
@@ -143,6 +147,7 @@ class Directory:
             return None
         good = State.FILLING, State.WHOLE
         if entry.follow(fd) and entry.is_at(fd, path) and entry.state(os.fstat(fd)) in good:
+            os.set_blocking(fd, True)
             return fd
         entry.close(fd)
         return None
@@ -161,9 +166,9 @@ class Directory:
             fd = self._take(image_id, create=True)
             if fd is None:
                 return None
+            if os.fstat(fd).st_size > size:
+                fd = self._anew(image_id, fd)
             try:
-                if os.fstat(fd).st_size > size:
-                    fd = self._anew(image_id, fd)
                 self._make_room(ledger, image_id, size)
                 allocate(fd, size)
                 ledger.reserve(image_id, size)
@@ -248,16 +253,17 @@ class Directory:
 
     def unqueue(self, image_id: str) -> bool:
         """Have it not filled; whether it was queued."""
-        try:
-            with _translated():
+        with _translated():
+            try:
                 os.unlink(self._path(image_id, _QUEUE))
-        except errors.NotFound:
-            return False
+            except FileNotFoundError:
+                return False
         return True
 
     def queued(self) -> list[str]:
-        """The images that are queued, oldest first."""
-        markers = sorted(self._held(_QUEUE), key=lambda held: held.status.st_mtime_ns)
+        """The images that are queued, oldest first.  Raises StoreUnwritable."""
+        with _translated():
+            markers = sorted(self._held(_QUEUE), key=lambda held: held.status.st_mtime_ns)
         return [held.name for held in markers]
 
     def _publish(self, done: Entry, checksum: str | None) -> bool:
@@ -272,12 +278,11 @@ class Directory:
                 if not entry.is_at(done.fd, path):
                     done.leave()
                     return False
-                entry.pin(done.fd)  # our lock would keep readers away
-                os.rename(path, final)
-                ledger.release(done.image_id)
                 held = _Held(final, done.image_id, os.fstat(done.fd))
+                os.rename(path, final)
+                done.leave()  # our lock keeps readers away
+                ledger.release(done.image_id)
                 ledger.note(_described(held, 0, checksum))
-            done.leave()
             _sync(self.path)
         return True
 
@@ -506,10 +511,8 @@ def _sync(directory: str) -> None:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Turn what the file system says into StoreFull, NotFound or StoreUnwritable."""
+    """Turn what the file system says into StoreFull or StoreUnwritable."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise errors.NotFound() from error
     except OSError as error:
         raise (errors.StoreFull() if error.errno in _FULL else errors.StoreUnwritable()) from error

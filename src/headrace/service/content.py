@@ -10,6 +10,7 @@ from headrace.db import locations, uploads
 from headrace.db.engine import Database
 from headrace.model import Image, Location, Status
 from headrace.service import policy, workers
+from headrace.service.cache import Cache
 from headrace.service.context import Context
 from headrace.service.images import Clock, afresh
 from headrace.service.landing import Body, Landed, Landing, begin
@@ -31,22 +32,29 @@ class Content:
         landing: Landing,
         clock: Clock,
         quota: Quota | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self._database = database
         self._stores = stores
         self._landing = landing
         self._clock = clock
         self._quota = quota
+        self.cache = cache
         self._active: set[str] = set()
 
     def download(
-        self, context: Context, image_id: str, preferred: Sequence[str] = ()
+        self,
+        context: Context,
+        image_id: str,
+        preferred: Sequence[str] = (),
+        begins: int | None = None,
     ) -> tuple[Image, Data | None]:
         """The image and its whole data; None when there is no data.
 
         Locations are tried in order, those in ``preferred`` stores first, and the first that opens
-        wins.  Raises UnknownStore, ImageNotFound, Forbidden (deactivated), StoreCorrupt (the data's
-        size is not the image's).
+        wins.  ``begins`` is where the range begins that is wanted, for the cache to know.  Raises
+        UnknownStore, ImageNotFound, Forbidden (deactivated), StoreCorrupt (the data's size is not
+        the image's).
         """
         for store_id in preferred:
             self._stores.chosen(store_id)
@@ -59,7 +67,7 @@ class Content:
         places = self._stores.ordered(image.locations, preferred) if several else image.locations
         for location in places:
             try:
-                data = self._open(image, location)
+                data = self._open(image, location, begins)
             except errors.NotFound:
                 _log.error("the data of image %s is missing in its store", image_id)
             except errors.Error as error:
@@ -79,15 +87,11 @@ class Content:
         except errors.Error as error:
             _log.warning("the store of image %s could not be noted: %s", image.id, error)
 
-    def _open(self, image: Image, location: Location) -> Data:
-        data = self._stores.for_location(location).open(location.url)
-        if data.length != image.size:
-            found = data.length
-            data.close()
-            raise errors.StoreCorrupt(
-                image_id=image.id, reason=f"{found} bytes instead of {image.size}"
-            )
-        return data
+    def _open(self, image: Image, location: Location, begins: int | None) -> Data:
+        store = self._stores.for_location(location)
+        if self.cache is None or store.kind == "file":
+            return opened(image, store, location.url)
+        return self.cache.open(image, lambda: opened(image, store, location.url), begins)
 
     def upload(
         self,
@@ -226,6 +230,18 @@ class Content:
         except errors.Error as error:
             # Its lease is no longer renewed, so the housekeeping takes the upload back later.
             _log.error("image %s stays in saving for now: %s", image_id, error)
+
+
+def opened(image: Image, store: Store, url: str) -> Data:
+    """The data of an image at a location; raises StoreCorrupt, and as ``Store.open``."""
+    data = store.open(url)
+    if data.length != image.size:
+        found = data.length
+        data.close()
+        raise errors.StoreCorrupt(
+            image_id=image.id, reason=f"{found} bytes instead of {image.size}"
+        )
+    return data
 
 
 def _nothing(total: int) -> None:

@@ -12,10 +12,12 @@ from headrace.db import imports, tasks, uploads
 from headrace.db.engine import Database
 from headrace.model import TASK_LIFE, Location
 from headrace.service import workers
+from headrace.service.cache import Cache
 from headrace.service.content import Content
 from headrace.service.images import Clock, Images
 from headrace.service.jobs import Jobs
 from headrace.service.locations import Locations
+from headrace.service.prefetch import Prefetch
 from headrace.service.staging import Staging
 from headrace.stores.registry import Registry
 
@@ -51,6 +53,8 @@ class Housekeeping:
         scrub_time: float | None = None,
         task_life: timedelta = TASK_LIFE,
         note: Note | None = None,
+        cache: Cache | None = None,
+        prefetch: Prefetch | None = None,
     ) -> None:
         self._database = database
         self._stores = stores
@@ -62,6 +66,8 @@ class Housekeeping:
         self._scrub_time = scrub_time
         self._task_life = task_life
         self._note = note
+        self._cache = cache
+        self._prefetch = prefetch
         self._staging = staging
         self._jobs = jobs
         self._closed = threading.Event()
@@ -69,12 +75,17 @@ class Housekeeping:
 
     def start(self) -> None:
         """Sweep once, then go on in the background."""
+        if self._cache is not None:
+            self._cache.sweep(first=True)
         self.sweep()
         self._thread.start()
 
     def close(self) -> None:
         """Stop; harmless when stopped already."""
         self._closed.set()
+        if self._cache is not None:
+            with contextlib.suppress(errors.Error):  # of what was counted only
+                self._cache.beat()
 
     def sweep(self) -> None:
         """Take back uploads whose worker is dead; remove data without a record."""
@@ -136,11 +147,19 @@ class Housekeeping:
 
         return remove
 
+    def _look_after_cache(self) -> None:
+        if self._cache is not None:
+            self._cache.beat()
+            self._cache.sweep()
+        if self._prefetch is not None:
+            self._prefetch.start()
+
     def _run(self) -> None:
         # A third of the lease, so that two beats in a row may fail before it runs out.
         while not self._closed.wait(self._lease / 3):
             try:
                 self.beat()
                 self.sweep()
+                self._look_after_cache()
             except Exception:
                 _log.exception("housekeeping failed and will be tried again")

@@ -72,7 +72,7 @@ class Images:
     """The images of one database and its stores.
 
     ``delayed_delete`` leaves the data of deleted images to the housekeeping.  ``protections`` say
-    who may do what to which custom property.
+    who may do what to which custom property.  ``forget`` is told of images that are gone.
     """
 
     def __init__(
@@ -87,8 +87,10 @@ class Images:
         delayed_delete: bool = False,
         protections: Protections | None = None,
         quota: Quota | None = None,
+        forget: Callable[[str], None] | None = None,
     ) -> None:
         self._quota = quota
+        self._forget = forget
         self._database = database
         self._stores = stores
         self._staging = staging
@@ -258,6 +260,8 @@ class Images:
         housekeeping removes, never a record without data.
         """
         image = afresh(lambda: self._delete_record(context, image_id))
+        if self._forget is not None:
+            self._forget(image.id)
         if image.status in (Status.UPLOADING, Status.IMPORTING):
             self._delete_staged(image.id)
         if image.locations and not self._delayed_delete:

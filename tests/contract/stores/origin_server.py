@@ -3,7 +3,7 @@
 import contextlib
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,6 +24,8 @@ class Origin:
     statuses: dict[str, int] = field(default_factory=dict)
     ranges: bool = True
     announced: int | None = None
+    pieces: Callable[[bytes], Iterable[bytes]] = lambda data: (data,)
+    """How data is sent; an error breaks it off."""
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
     def url(self, path: str) -> str:
@@ -62,8 +64,11 @@ def _handler(origin: Origin) -> type[BaseHTTPRequestHandler]:
             for name, value in heads.items():
                 self.send_header(name, value)
             self.end_headers()
-            with contextlib.suppress(OSError):
-                self.wfile.write(data)
+            try:
+                for piece in origin.pieces(data):
+                    self.wfile.write(piece)
+            except OSError:
+                self.close_connection = True
 
     return Handler
 

@@ -7,7 +7,7 @@ from functools import partial
 import falcon
 
 from headrace import errors
-from headrace.api import intake
+from headrace.api import intake, ranges
 from headrace.api.delivery import Delivery
 from headrace.api.offload import ArrivedBody, Offload, is_question
 from headrace.api.requests import media_type, query_pairs
@@ -54,7 +54,8 @@ class FileHandler:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
         preferred = _preferred(req) if req.query_string else ()
-        image, data = self._content.download(req.context.caller, image_id, preferred)
+        begins = None if self._content.cache is None else _beginning(req)
+        image, data = self._content.download(req.context.caller, image_id, preferred, begins)
         if data is None:
             resp.status = falcon.HTTP_204
         else:
@@ -122,3 +123,9 @@ def _preferred(req: falcon.Request) -> Sequence[str]:
     """The stores that a download would rather be from."""
     chosen = dict(query_pairs(req)).get("prefer", "")
     return [name for each in chosen.split(",") if (name := each.strip())]
+
+
+def _beginning(req: falcon.Request) -> int | None:
+    """Where the range begins that is asked for, if one is."""
+    header = req.get_header("Range") or req.get_header("Content-Range")
+    return None if header is None else ranges.beginning(header)

@@ -64,3 +64,5 @@ def _gauges(metrics: Metrics, reports: list[Report]) -> Iterator[Metric]:
     for name, (help, _) in metrics.gauges.items():
         total = sum(report.gauges.get(name, 0) for report in reports)
         yield GaugeMetricFamily(name, help, total)
+    for name, (help, gauge) in metrics.shared.items():
+        yield GaugeMetricFamily(name, help, gauge())

@@ -9,17 +9,21 @@ from headrace.api import versions
 class VersionsHandler:
     """The versions document; ``base`` is public_endpoint, None for the request's own address.
 
-    ``several`` is whether there are several stores, which some versions stand for.
+    ``several`` is whether there are several stores, ``cached`` whether there is an image cache:
+    some versions stand for them.
     """
 
-    def __init__(self, status: str, base: str | None, several: bool) -> None:
+    def __init__(self, status: str, base: str | None, *, several: bool, cached: bool) -> None:
         self._status = status
         self._base = base
         self._several = several
+        self._cached = cached
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.status = self._status
-        resp.data = msgspec.json.encode(versions.document(self._base or req.prefix, self._several))
+        base = self._base or req.prefix
+        document = versions.document(base, several=self._several, cached=self._cached)
+        resp.data = msgspec.json.encode(document)
 
 
 class RootHandler(VersionsHandler):

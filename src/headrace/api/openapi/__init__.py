@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from headrace.api.answers import CODE_HEADER
-from headrace.api.openapi import images, imports, metadefs, service
+from headrace.api.openapi import cache, images, imports, metadefs, service
 from headrace.api.openapi.operation import ALWAYS, TEXT, Content, Operation, Operations, Schema, ref
 from headrace.api.openapi.schemas import schemas
 from headrace.api.schemas import Fields
@@ -21,6 +21,7 @@ OPERATIONS: Operations = {
     **images.OPERATIONS,
     **imports.OPERATIONS,
     **metadefs.OPERATIONS,
+    **cache.OPERATIONS,
 }
 
 _REQUEST_ID = "x-openstack-request-id"

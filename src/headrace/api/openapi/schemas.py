@@ -36,7 +36,15 @@ _OPTIONAL = frozenset({"direct_url", "stores", "locations"})
 
 def schemas(fields: Fields) -> dict[str, Schema]:
     """The components' schemas, by their names."""
-    found = {**_forms(), **_images(fields), **_members(), **_tasks(), **_lists(), **_told()}
+    found = {
+        **_forms(),
+        **_images(fields),
+        **_members(),
+        **_tasks(),
+        **_lists(),
+        **_told(),
+        **_cache(),
+    }
     return {name: found[name] for name in sorted(found)}
 
 
@@ -190,6 +198,27 @@ def _told() -> dict[str, Schema]:
         "Usage": _object({"usage": {"type": "object", "additionalProperties": usage}}, "usage"),
         "Transfers": _object({"transfers": several(ref("Flight"))}, "transfers"),
         "Versions": _object({"versions": several(_object(version, *version))}, "versions"),
+    }
+
+
+def _cache() -> dict[str, Schema]:
+    number = {"type": "integer"}
+    time = {"type": "number"}
+    cached = _object(
+        {
+            "image_id": TEXT, "hits": number, "last_accessed": time, "last_modified": time,
+            "size": number, "checksum": TEXT,
+        },
+        "image_id", "hits", "last_accessed", "last_modified", "size",
+    )  # fmt: skip
+    both = {"cached_images": several(cached), "queued_images": several(TEXT)}
+    pruned = {"total_files_pruned": number, "total_bytes_pruned": number}
+    return {
+        "Cache": _object(both, *both),
+        "CachedImages": _object({"cached_images": several(cached)}, "cached_images"),
+        "QueuedImages": _object({"queued_images": several(TEXT)}, "queued_images"),
+        "Pruned": _object(pruned, *pruned),
+        "Deleted": _object({"num_deleted": number}, "num_deleted"),
     }
 
 
