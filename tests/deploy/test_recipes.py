@@ -110,6 +110,8 @@ def test_systemd_lets_the_service_write_where_it_has_to(tmp_path: Path) -> None:
         "[cheap]\nfilesystem_store_datadir = /srv/cheap\n"
     )
     assert writable("--config-file", conf) == f"{tmp_path}/state /srv/fast /srv/cheap"
+    conf.write_text("[DEFAULT]\nimage_cache_dir = /srv/cache\n")
+    assert writable("--config-file", conf) == f"{tmp_path}/state /srv/cache"
     conf.write_text("[headrace]\naudit_log = /var/log/headrace/audit.log\n")
     assert writable("--config-file", conf) == f"{tmp_path}/state /var/log/headrace"
     conf.write_text("[glance_store]\nfilesystem_store_datadir = /srv/a 100%% $$im\n")

@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "image-members": ("members", "of_image", "List the projects an image is shared with."),
     "member-images": ("members", "of_project", "List the images shared with a project."),
     "stores": ("stores", "stores", "List the stores of a service that has several."),
+    "cache": ("cache", "command", "Look after a service's image cache."),
     "usage": ("usage", "usage", "Show what your project uses, of what it may."),
     "serve": ("server", "serve", "Run the image service."),
     "config": ("recipes", "command", "Write the configuration of a server to run it in or behind."),

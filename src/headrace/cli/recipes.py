@@ -76,6 +76,12 @@ class Setup:
         return config.staging_dir(self.conf)
 
     @property
+    def cache_dir(self) -> str | None:
+        from headrace import config
+
+        return config.image_cache_dir(self.conf)
+
+    @property
     def audit_dir(self) -> str | None:
         from headrace import config
 
@@ -454,8 +460,9 @@ def _systemd(setup: Setup) -> dict[str, str]:
 
 
 def _written_to(setup: Setup) -> list[str]:
-    found = [setup.state_dir, *setup.image_dirs, setup.staging_dir]
-    return found if setup.audit_dir is None else [*found, setup.audit_dir]
+    maybe = (setup.cache_dir, setup.audit_dir)
+    others = [each for each in maybe if each is not None]
+    return [setup.state_dir, *setup.image_dirs, setup.staging_dir, *others]
 
 
 _VALUES: dict[str, Callable[[Setup], dict[str, str]]] = {

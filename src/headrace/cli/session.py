@@ -20,7 +20,7 @@ from headrace.cli.text import printable
 from headrace.errors import Error, UsageError
 
 if TYPE_CHECKING:
-    from headrace.client import Connection, Images, Metadefs, Stores, Usage
+    from headrace.client import Cache, Connection, Images, Metadefs, Stores, Usage
     from headrace.client.clouds import Cloud
     from headrace.client.keystone import Keystone
 
@@ -159,6 +159,12 @@ class Session:
         from headrace.client import Stores
 
         return Stores(self.connection(self.timeout))
+
+    def cache(self) -> "Cache":
+        """The service's image cache, in the same way."""
+        from headrace.client import Cache
+
+        return Cache(self.connection(self.timeout))
 
     def usage(self) -> "Usage":
         """What the caller's project uses at the service, in the same way."""

@@ -5,6 +5,7 @@ Standard library only, but for reading that file and asking Keystone; errors are
 headrace.errors.
 """
 
+from headrace.client.cache import Cache
 from headrace.client.connection import Answer, Connection
 from headrace.client.download import Downloaded
 from headrace.client.images import Images
@@ -18,6 +19,7 @@ from headrace.client.usage import Usage
 __all__ = [
     "Answer",
     "Body",
+    "Cache",
     "Connection",
     "Downloaded",
     "Images",

@@ -193,10 +193,11 @@ class Connection:
         query: Query | None = None,
         body: object = None,
         media_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send one request, ``body`` as JSON unless it is None; the answer, if it is 2xx."""
         data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
-        headers = {"Accept": JSON}
+        headers = {"Accept": JSON, **(headers or {})}
         if data is not None:
             headers |= {"Content-Type": media_type, "Content-Length": str(len(data))}
         elif method in ("POST", "PUT"):
