@@ -89,7 +89,7 @@ class Content:
 
     def _open(self, image: Image, location: Location, begins: int | None) -> Data:
         store = self._stores.for_location(location)
-        if self.cache is None or store.kind == "file":
+        if self.cache is None or store.local:
             return opened(image, store, location.url)
         return self.cache.open(image, lambda: opened(image, store, location.url), begins)
 

@@ -62,7 +62,7 @@ class Prefetch:
         for location in self._stores.ordered(image.locations):
             try:
                 store = self._stores.for_location(location)
-                if store.kind == "file":
+                if store.local:
                     return  # it would be read from there
                 fill = self._cache.fill(image, partial(opened, image, store, location.url))
             except (errors.StoreFull, errors.StoreUnwritable):
