@@ -101,11 +101,13 @@ class Case:
     query: ImageQuery
     deep: bool = False
 
+    def found(self, database: Database, count: int) -> int:
+        """How many images the page has."""
+        return len(catalogue.list_page(database, self._query(count), self.viewer).images)
+
     def take(self, database: Database, count: int, repeats: int) -> float:
         """The median of what a page costs, of this process and the database's, in ms of CPU."""
-        query = self.query
-        if self.deep:
-            query = replace(query, marker=public_image(count // 2))
+        query = self._query(count)
         pids = [os.getpid(), *_servers(database)]
         spent = []
         for _ in range(repeats):
@@ -113,6 +115,12 @@ class Case:
             catalogue.list_page(database, query, self.viewer)
             spent.append(cpu.used(pids) - before)
         return statistics.median(spent) / 1000
+
+    def _query(self, count: int) -> ImageQuery:
+        """The query, of a catalogue of ``count`` images."""
+        if not self.deep:
+            return self.query
+        return replace(self.query, marker=public_image(count // 2))
 
 
 def _servers(database: Database) -> list[int]:
@@ -150,29 +158,40 @@ def run(plan: Plan) -> list[Row]:
 
 
 def _rows(plan: Plan, kind: str, group: str, databases: dict[int, Database]) -> list[Row]:
-    """The group's lists; the table has the one that grows most."""
+    """The group's lists; the table has the one that grows most, and how many are as they should."""
+    bound = ratio_at_most(GROUPS[group])
     found = []
     for case in (case for name, case in cases() if name == group):
+        beside = _beside(case, databases)
         spent = interleaved(
             plan.rounds,
             {
-                str(count): partial(case.take, database, count, REPEATS)
-                for count, database in databases.items()
+                "large": partial(case.take, databases[LARGE], LARGE, REPEATS),
+                "small": partial(beside.take, databases[SMALL], SMALL, REPEATS),
             },
         )
         found.append(
             Row(
-                f"{kind}, {group} of 1,000,000 images, {case.what}: CPU",
-                "ms",
-                spent[str(LARGE)],
-                spent[str(SMALL)],
-                "1,000 images",
-                ratio_at_most(GROUPS[group]),
-                listed=False,
+                case.what, "ms", spent["large"], spent["small"], "1,000 images", bound, listed=False
             )
         )
     worst = max(found, key=lambda row: row.ratio or 0)
-    return [replace(row, listed=row is worst) for row in found]
+    met = sum(row.met is True for row in found)
+    names = {
+        row.name: f"{kind}, {group} of 1,000,000 images, {row.name}: CPU"
+        + (f" ({met} of {len(found)} lists within {bound.bound:g} times)" if row is worst else "")
+        for row in found
+    }
+    return [replace(row, name=names[row.name], listed=row is worst) for row in found]
+
+
+def _beside(case: Case, databases: dict[int, Database]) -> Case:
+    """The list of the small catalogue: the same, or a plain one if that is shorter.
+
+    What a page of images costs that has to be read, decoded and told is no growth.
+    """
+    there, here = (case.found(databases[count], count) for count in (LARGE, SMALL))
+    return case if here >= there else Case("", case.viewer, ImageQuery(limit=there))
 
 
 @contextlib.contextmanager
@@ -184,9 +203,10 @@ def _databases(kind: str, directory: Path) -> Iterator[dict[int, Database]]:
         for count in (SMALL, LARGE):
             file = directory / f"{count}.db"
             url = server.new() if server is not None else f"sqlite:///{file}"
+            with contextlib.closing(connect(url)) as database:
+                migrate.prepare(database)
             databases[count] = connect(url, connections=1)
             stack.callback(databases[count].close)
-            migrate.prepare(databases[count])
             if server is not None:
                 fill_server(databases[count].engine, count)
             else:

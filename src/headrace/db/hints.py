@@ -14,11 +14,14 @@ the middle of 8,000 images cost 4,025 rows instead of 25.
 from typing import Any, Self
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BinaryExpression
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import OperatorType
+
+_NAMES_INDEX = {"mysql": "FORCE INDEX ({})", "sqlite": "INDEXED BY {}"}
 
 
 class unindexed(FunctionElement[bool]):
@@ -80,6 +83,26 @@ def _in(element: among, compiler: SQLCompiler, **how: Any) -> str:
 def _any_of_array(element: among, compiler: SQLCompiler, **how: Any) -> str:
     column, found = (compiler.process(each, **how) for each in element.clauses)
     return f"{column} = ANY (ARRAY{found})"
+
+
+class in_index_order(FunctionElement[Any]):
+    """What to order a count by that ends at a limit: the column that an index would order it by.
+
+    Otherwise PostgreSQL collects all matches first: 112 ms became 8, of 125,000 matches.  For MySQL
+    it is no order, since its index holds but the start of a value and what follows lies behind.
+    """
+
+    inherit_cache = True
+
+
+@compiles(in_index_order)
+def _by_column(element: in_index_order, compiler: SQLCompiler, **how: Any) -> str:
+    return compiler.process(element.clauses, **how)
+
+
+@compiles(in_index_order, "mysql", "mariadb")
+def _by_nothing(_element: in_index_order, _compiler: SQLCompiler, **_how: Any) -> str:
+    return "NULL"
 
 
 def one_by_one(select: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
@@ -167,10 +190,22 @@ def of_key(key: sa.ColumnElement[bool], column: sa.ColumnElement[bool]) -> sa.Co
 
 
 def along(
-    walk: sa.Select[*tuple[Any, ...]], table: sa.FromClause, index: str
+    walk: sa.Select[*tuple[Any, ...]], table: sa.FromClause, index: str, *dialects: str
 ) -> sa.Select[*tuple[Any, ...]]:
-    """A SELECT that MySQL answers by this index, and by no merger of several, which has no end."""
-    return walk.with_hint(table, f"FORCE INDEX ({index})", "mysql")
+    """A SELECT that MySQL answers by this index, and by no merger of several, which has no end.
+
+    SQLite would rather read one row by its primary key than see in an index what it looks for.
+    """
+    for dialect in dialects or _NAMES_INDEX:
+        walk = walk.with_hint(table, _NAMES_INDEX[dialect].format(index), dialect)
+    return walk
+
+
+class HintedSQLite(SQLiteCompiler):
+    """SQLAlchemy's compiler, which has hints in FROM for other databases only."""
+
+    def get_from_hint_text(self, _table: sa.FromClause, text: str | None) -> str | None:
+        return text
 
 
 def indexes_expressions(dialect: str) -> bool:

@@ -16,7 +16,7 @@ from headrace.model import Visibility
 
 GLANCE_HEAD = "2024_1_contract01"
 GLANCE_VERSION_TABLE = "alembic_version"
-OWN_REVISIONS = ("headrace_0001", "headrace_0002")
+OWN_REVISIONS = ("headrace_0001", "headrace_0002", "headrace_0003")
 OWN_HEAD = OWN_REVISIONS[-1]
 OWN_VERSION_TABLE = "headrace_alembic_version"
 
