@@ -2,13 +2,17 @@
 
 A page is an ordered walk over an index, begun behind the marker (keyset paging) and ended after
 ``limit`` images, so that neither the size of the catalogue nor the number of the page matters.
-Two things would spoil that, and have an answer each:
+Two things would spoil that, and have an answer each (db/orders.py has more):
 
 - What a project may see is a union (its own, the public ones, those shared with it), and no index
   holds a union in order.  Each is walked by itself to ``limit``, and the walks are merged.
 - A condition such as a custom property, and being one's own in the order of names, may hold for
   every image or for one in a million.  A look ahead says which: rare matches are collected and
-  sorted, for others the walk tests each image.
+  sorted, once for all views; for others the walk tests each image.
+
+What a walk tests of an image lies beside its sort key in the index, and so does what is sorted by
+beside the id: rows are read of those images alone that are on the page, or nearly so.  What remains
+is that a condition which some thousands of a million meet costs as many looks, one way or another.
 
 The text of a statement depends on the shape of a query only, so statements are built once each.
 """
@@ -29,7 +33,7 @@ from headrace.db.engine import Database
 from headrace.db.hints import estimated_rows
 from headrace.db.orders import SORT_KEYS
 from headrace.db.schema import VALUE_PREFIX, images
-from headrace.db.shape import Part, Select, Shape, shape_of
+from headrace.db.shape import Select, Shape, Way, shape_of
 from headrace.db.views import views, views_by_lookup
 from headrace.model import ImagePage, ImageQuery, Viewer
 
@@ -114,7 +118,7 @@ def _keys_of_one(sort: tuple[tuple[str, bool], ...], is_admin: bool, has_project
 
 
 def _look_ahead(connection: Connection, shape: Shape, values: dict[str, object]) -> dict[str, int]:
-    """The number of matches of each look-up, counted up to ``few``, and about that of images."""
+    """The number of matches of each look-up, up to its bound, and about that of all images."""
     statement = _counts(shape)
     if statement is None:
         return {}
@@ -161,36 +165,51 @@ def _choices(shape: Shape) -> _Choices:
 
 def _plan(
     shape: Shape, counts: Mapping[str, int], limit: int, bounds: Mapping[str, int]
-) -> tuple[Part, ...]:
-    """Where the images of each view are taken from."""
+) -> tuple[Way, ...]:
+    """What is to lead to the images of each view."""
     choices = _choices(shape)
-    # Of all images a walk tests limit * all / matches, collecting looks at each match.
-    known = counts.get(_ALL, 0)
-    worth = isqrt(limit * known) if known > 0 else max(bounds.values())
-
-    def is_few(name: str) -> bool:
-        bound = bounds[_kind(name)]
-        return name in counts and counts[name] < (
-            bound if bound > bounds["few"] else min(bound, worth)
-        )
-
-    rare = [name for name in choices.views if is_few(name)]
-    rest = [name for name in choices.views if name not in rare]
-    least = min(filter(is_few, choices.lookups), key=counts.__getitem__, default=None)
+    few = _few(counts, limit, bounds)
+    rare = [name for name in choices.views if name in few]
+    rest = [name for name in choices.views if name not in few]
+    least = min(few.intersection(choices.lookups), key=counts.__getitem__, default=None)
     if least is not None and (rest or counts[least] < sum(counts[name] for name in rare)):
-        # For all views at once, unless they themselves are rarer.
-        return (Part(tuple(choices.views), lookup=least),)
-    parts = [Part((name,), lookup=name) for name in rare]
+        return (Way(tuple(choices.views), lookup=least),)
+    ways = [Way((name,), lookup=name) for name in rare]
     walked: dict[str, list[str]] = {}
     for name in rest:
-        leading = _leading(shape, choices, name, counts)
-        walked.setdefault(leading, []).append(name)
+        walked.setdefault(_leading(shape, choices, name, counts), []).append(name)
     for leading, names in walked.items():
-        # Along its own index a view is one range of it, along others they are met together.
+        # Along its own index a view is one range of it; along others they are met together.
         together = tuple(name for name in names if choices.views[name] != leading)
-        parts += [Part((name,), along=leading) for name in names if name not in together]
-        parts += [Part(together, along=leading)] if together else []
-    return tuple(parts)
+        ways += [Way((name,), along=leading) for name in names if name not in together]
+        ways += [Way(together, along=leading)] if together else []
+    return tuple(ways)
+
+
+def _few(counts: Mapping[str, int], limit: int, bounds: Mapping[str, int]) -> set[str]:
+    """The look-ups that are better collected than waited for on a walk.
+
+    Of all images a walk tests limit * all / matches, collecting looks at each match.
+    """
+    known = counts.get(_ALL, 0)
+    worth = isqrt(limit * known) if known > 0 else max(bounds.values())
+    most = {kind: min(bound, worth * bound // bounds["few"]) for kind, bound in bounds.items()}
+    return {name for name in counts if name != _ALL and counts[name] < most[_kind(name)]}
+
+
+def _bounds(shape: Shape, few: int) -> dict[str, int]:
+    """How many matches are counted at most, by the kind of the look-up.
+
+    A filter leads to entries of its column's index, which have who may see an image beside them.
+    Where a walk would meet the images of others, too, more of these are worth a look.
+    """
+    is_thin = not shape.is_admin and shape.sort[0][0] != "created_at"
+    return {"few": few, "few_entries": few * 4 if is_thin else few}
+
+
+def _kind(lookup: str) -> str:
+    """Which bound is that of a look-up."""
+    return "few_entries" if lookup.startswith("filter") else "few"
 
 
 def _leading(shape: Shape, choices: _Choices, view: str, counts: Mapping[str, int]) -> str:
@@ -201,20 +220,5 @@ def _leading(shape: Shape, choices: _Choices, view: str, counts: Mapping[str, in
     equal = {column: counts[name] for column, name in choices.leaders.items()}
     own = choices.views[view]
     if own is not None:
-        equal[own] = min(counts.get(view, _FEW), equal.get(own, _FEW))
+        equal.setdefault(own, counts.get(view, 0))
     return min(equal, key=lambda column: (equal[column], LEADING.index(column)), default=first)
-
-
-def _bounds(shape: Shape, few: int) -> dict[str, int]:
-    """How many matches are counted at most, of look-ups by a column of images and of others.
-
-    The index of a column has who sees an image beside it.  Where a walk would meet the images of
-    others, too, it is worth while to look at more of that index's entries.
-    """
-    is_thin = not shape.is_admin and shape.sort[0][0] != "created_at"
-    return {"few": few, "filter": few * 4 if is_thin else few}
-
-
-def _kind(lookup: str) -> str:
-    """Which bound is that of a look-up."""
-    return "filter" if lookup.startswith("filter") else "few"

@@ -16,10 +16,11 @@ _TIE_BREAKERS = ("created_at", "id")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Views that are listed by one statement, and what leads to their images.
+class Way:
+    """What leads to the images of some views.
 
-    Either they are looked up, all of them, or they are met on a walk along headrace_images_<along>.
+    Either all images of a look-up are collected, or they are met on a walk along the index
+    headrace_images_<along>.
     """
 
     views: tuple[str, ...]

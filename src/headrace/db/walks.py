@@ -1,4 +1,4 @@
-"""The statement of a page: its parts, each found in its own way, and merged."""
+"""The statement of a page: what each way leads to, merged."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -10,30 +10,30 @@ from headrace.db.conditions import conditions, living, lookups
 from headrace.db.hints import along, among, one_by_one, unindexed
 from headrace.db.orders import behind, order, stretches
 from headrace.db.schema import images
-from headrace.db.shape import Condition, Part, Select, Shape
+from headrace.db.shape import Condition, Select, Shape, Way
 from headrace.db.views import View, views, views_by_lookup
 
 _LIMIT: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
 
 
 @lru_cache(maxsize=256)
-def page(shape: Shape, parts: tuple[Part, ...]) -> Select:
+def page(shape: Shape, ways: tuple[Way, ...]) -> Select:
     """The statement of one page, of ``limit`` images at most."""
-    found = [select.limit(_LIMIT) for part in parts for select in _selects(shape, part)]
+    found = [select.limit(_LIMIT) for way in ways for select in _selects(shape, way)]
     if len(found) == 1:
         return found[0]
     merged = sa.union_all(*(sa.select(select.subquery()) for select in found)).subquery()
     return sa.select(merged).order_by(*order(shape, merged.c)).limit(_LIMIT)
 
 
-def _selects(shape: Shape, part: Part) -> Iterator[Select]:
-    """The images of a part in their order, in selects that have none in common."""
-    listed = [view for view in views(shape) if view.name in part.views]
-    if part.lookup is not None:
-        yield _collection(shape, listed, part.lookup)
+def _selects(shape: Shape, way: Way) -> Iterator[Select]:
+    """The images that a way leads to in their order, in selects that have none in common."""
+    listed = [view for view in views(shape) if view.name in way.views]
+    if way.lookup is not None:
+        yield _collection(shape, listed, way.lookup)
     else:
-        assert part.along is not None
-        yield from _walks(shape, listed, part.along)
+        assert way.along is not None
+        yield from _walks(shape, listed, way.along)
 
 
 def _collection(shape: Shape, listed: list[View], name: str) -> Select:

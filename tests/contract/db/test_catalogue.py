@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from headrace import errors
-from headrace.db import catalogue, images, migrate
+from headrace.db import catalogue, images, migrate, schema
 from headrace.db.engine import Database, connect
 from headrace.model import Filter, ImageQuery, Op, Viewer
 from tests.conftest import KINDS, NewDatabase
@@ -157,6 +157,20 @@ def test_filters_by_property_and_tag_that_are_common(
             filters=(Filter("owner", Op.IN, ["mine", "yours"]),),
         )
         check(made, query, viewer, few=2)
+
+
+@pytest.mark.parametrize("few", [2, 100])
+def test_values_are_told_apart_where_the_index_ends(database: Database, few: int) -> None:
+    """It holds the start of a property's value, which may be all of it."""
+    end = schema.VALUE_PREFIX
+    values = ["ä" * (end + more) + last for more in (-2, -1, 0, 1) for last in "xy"]
+    values += ["ä" * end, "Ä" * (end - 1), "a" * (end - 1)]
+    for value in values:
+        images.create(database, image(properties={"p": value, "q": "same"}))
+    for value in values:
+        query = ImageQuery(properties={"p": value, "q": "same"})
+        page = catalogue.list_page(database, query, ADMIN, few=few)
+        assert [each.properties["p"] for each in page.images] == [value]
 
 
 def test_a_removed_property_or_tag_does_not_match(database: Database) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from headrace.db import catalogue, images, locations, members, migrate, schema, uploads
 from headrace.db.engine import Database, connect
+from headrace.db.orders import SORT_KEYS
 from headrace.model import Filter, Image, ImageQuery, Location, MemberStatus, Op, Viewer
 from tests.conftest import KINDS, NewDatabase
 from tests.contract.db.examples import ADMIN, LATER, NOW, image
@@ -240,6 +241,36 @@ def test_a_page_does_not_grow_with_the_catalogue(
         )
     small, large = taken
     assert large <= small * 1.5 + 50, taken
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (replace(by("name", "eq", "name-3"), sort=(("size", True),)), "headrace_images_name"),
+        (ImageQuery(properties={"serial": "3"}), "headrace_image_properties_value"),
+        (ImageQuery(tags=("tag-3",), sort=(("name", True),)), "headrace_image_tags_value"),
+    ],
+    ids=["column", "property", "tag"],
+)
+def test_what_is_rare_is_looked_up_once_for_all_that_a_project_sees(
+    sqlite: Database, query: ImageQuery, index: str
+) -> None:
+    fill(sqlite, SMALL)
+    with plans(sqlite) as found:
+        catalogue.list_page(sqlite, query, OWNER, few=100)
+    _, page, _ = found
+    assert page.count(index) == 1, page
+
+
+@pytest.mark.parametrize("key", [*SORT_KEYS, "owner", "visibility"])
+def test_what_a_walk_tests_lies_in_its_index(sqlite: Database, key: str) -> None:
+    tested = "id, created_at, status, visibility, owner"
+    with sqlite.read() as connection:
+        (plan,) = connection.exec_driver_sql(
+            f"EXPLAIN QUERY PLAN SELECT {tested} FROM images INDEXED BY headrace_images_{key}"
+            " WHERE deleted = 0 AND os_hidden = 0 AND owner = 'x' AND visibility = 'public'"
+        )
+    assert f"USING COVERING INDEX headrace_images_{key} " in plan[3]
 
 
 def seen(database: Database, number: int) -> Image:

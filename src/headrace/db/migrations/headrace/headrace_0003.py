@@ -8,6 +8,8 @@ by their ids, whose rows lie nowhere near each other.
 MySQL and MariaDB cannot undo a CREATE or a DROP: what a crash left half done is completed.
 """
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -21,9 +23,10 @@ _EMPTY_OR_VALUE = {
     "disk_format": "coalesce(disk_format, '')",
     "container_format": "coalesce(container_format, '')",
 }
+
 _LIVING = ("deleted", "os_hidden")
 _TESTED = ("status", "visibility", "owner")
-# What each index began with; the columns of _TESTED that it had not are what it ends with.
+# What each began with.
 _INDEXES: dict[str, tuple[str, ...]] = {
     "headrace_images_created_at": (*_LIVING, "created_at", "id"),
     **{
@@ -35,31 +38,26 @@ _INDEXES: dict[str, tuple[str, ...]] = {
         for key in ("owner", "visibility")
     },
 }
-_BY_ID = "headrace_images_id"
-_OF_ID = (*_LIVING, "id")
 _KEYS = ("created_at", "name", "size", "updated_at", "disk_format", "container_format")
 
 
 def upgrade() -> None:
-    _make_anew(_BY_ID, (*_OF_ID, *_TESTED, *_KEYS), plain=True)
+    on_mysql = op.get_bind().dialect.name == "mysql"
+    _make_anew("headrace_images_id", [*_LIVING, "id", *_TESTED, *_KEYS], on_mysql)
     for name, columns in _INDEXES.items():
-        _make_anew(name, (*columns, *(each for each in _TESTED if each not in columns)))
+        tested = [each for each in _TESTED if each not in columns]
+        found = columns if on_mysql else [_expression(column) for column in columns]
+        _make_anew(name, [*found, *tested], on_mysql)
 
 
 def downgrade() -> None:
-    _make_anew(_BY_ID, _OF_ID)
-    for name, columns in _INDEXES.items():
-        _make_anew(name, columns)
+    """There is nothing to do: the way down ends where headrace_0001 drops them, wide or narrow."""
 
 
-def _make_anew(name: str, columns: tuple[str, ...], *, plain: bool = False) -> None:
-    on_mysql = op.get_bind().dialect.name == "mysql"
+def _make_anew(name: str, columns: Sequence[str | sa.TextClause], on_mysql: bool) -> None:
     if not on_mysql or _exists(name):
         op.drop_index(name, "images")
-    plain = plain or on_mysql
-    op.create_index(
-        name, "images", [column if plain else _expression(column) for column in columns]
-    )
+    op.create_index(name, "images", list(columns))
 
 
 def _exists(name: str) -> bool:
