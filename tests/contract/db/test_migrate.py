@@ -175,6 +175,39 @@ def test_a_database_without_quotas_gets_them(unprepared: Unprepared) -> None:
     assert [each["reserved"] for each in stored(database, schema.uploads, made.id)] == [None]
 
 
+def test_a_database_with_narrow_indexes_gets_wider_ones(unprepared: Unprepared) -> None:
+    """Of a Headrace whose walks read the row of every image that they met."""
+    database = unprepared()
+    migrate.prepare(database)
+    index = "headrace_images_created_at"
+    wide = columns(database, index)
+    on_images = " ON images" if database.dialect == "mysql" else ""
+    with database.write() as connection:
+        for statement in (
+            f"DROP INDEX {index}{on_images}",
+            f"CREATE INDEX {index} ON images (deleted, os_hidden, created_at, id)",
+            "UPDATE headrace_alembic_version SET version_num = 'headrace_0002'",
+        ):
+            connection.execute(sa.text(statement))
+    assert columns(database, index) != wide
+    migrate.prepare(database)
+    assert columns(database, index) == wide
+    assert {"status", "visibility", "owner"} < set(wide)
+
+
+def columns(database: Database, index: str) -> list[str]:
+    """The columns of an index, in their order."""
+    query = {
+        "sqlite": "SELECT name FROM pragma_index_info(:index)",
+        "postgresql": "SELECT attname FROM pg_attribute"
+        " WHERE attrelid = to_regclass(:index) ORDER BY attnum",
+        "mysql": "SELECT column_name FROM information_schema.statistics"
+        " WHERE table_schema = database() AND index_name = :index ORDER BY seq_in_index",
+    }[database.dialect]
+    with database.read() as connection:
+        return list(connection.execute(sa.text(query), {"index": index}).scalars())
+
+
 def test_a_database_that_was_handed_back_has_nothing_of_ours(unprepared: Unprepared) -> None:
     database = unprepared()
     make_glance(database, "2024_1_contract01")
