@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headrace.db.hints import along, exactly, in_index_order, of_key, one_by_one, unindexed
+from headrace.db.hints import along, by_itself, exactly, in_index_order, of_key, unindexed
 from headrace.db.orders import EXPRESSION_KEYS, SORT_KEYS, plain
 from headrace.db.schema import (
     VALUE_PREFIX,
@@ -64,7 +64,7 @@ def conditions(
 
 def holds(lookup: Select, table: sa.Table) -> Condition:
     """Whether an image is among those of a look-up in ``table``."""
-    return one_by_one(lookup.where(table.c.image_id == images.c.id).correlate(images)).exists()
+    return by_itself(lookup.where(table.c.image_id == images.c.id).correlate(images)).exists()
 
 
 def lookups(shape: Shape) -> Iterator[tuple[str, Select]]:

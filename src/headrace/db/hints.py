@@ -105,11 +105,11 @@ def _by_nothing(_element: in_index_order, _compiler: SQLCompiler, **_how: Any) -
     return "NULL"
 
 
-def one_by_one(select: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
-    """A SELECT for EXISTS, of which PostgreSQL is to make no join.
+def by_itself(select: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
+    """A SELECT that PostgreSQL is to plan by itself: for EXISTS, or to be sorted.
 
-    OFFSET keeps it from that.  A join it would begin with what it believes to be few, and it does
-    not know how many images have a property: 2,000 ms became 30.
+    OFFSET keeps it from more.  A join it would begin with what it believes to be few, and it does
+    not know how many images have a property: 2,000 ms became 30.  An order it would walk along.
     """
     return select.suffix_with("OFFSET 0", dialect="postgresql")
 

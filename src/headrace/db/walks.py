@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from headrace.db import rows
 from headrace.db.conditions import conditions, living, lookups
-from headrace.db.hints import along, among, one_by_one, unindexed
+from headrace.db.hints import along, among, by_itself, unindexed
 from headrace.db.orders import behind, order, stretches
 from headrace.db.schema import images
 from headrace.db.shape import Condition, Select, Shape, Way
@@ -44,7 +44,7 @@ def _collection(shape: Shape, listed: list[View], name: str) -> Select:
         lookup = by_id.where(among(images.c.id, lookup), *living(shape, images))
     tests = [*_are_listed(listed, known=name), *conditions(shape, known=name), behind(shape)]
     columns = {"id", "created_at", *(key for key, _ in shape.sort)}
-    found = one_by_one(
+    found = by_itself(
         lookup.with_only_columns(*(images.c[each] for each in sorted(columns)))
         .where(*(unindexed(test) for test in tests))
     ).subquery()  # fmt: skip
