@@ -23,13 +23,13 @@ demo: .venv/.ready ## see it work: a real image up and down, verified, and what 
 serve: .venv/.ready ## run the service on 127.0.0.1:9292 (ARGS="--port 8080 …" for its options)
 	@exec $(bin)/headrace serve $(ARGS)
 
-test: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-keystone/.ready components ## install what the tests need, run all but the campaigns
+test: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-keystone/.ready .venv-swift/.ready components ## install what the tests need, run all but the campaigns
 	$(pytest) $(parallel) $(ARGS)
 
 test-fast: .venv/.ready ## those that need no peer and take no time; nothing is installed
 	$(pytest) $(parallel) -m 'not slow and not long' $(addprefix --ignore=tests/,$(beyond)) $(ARGS)
 
-test-long: .venv/.ready .venv-clients/.ready .venv-glance/.ready components ## the campaigns: kills, faults, big images
+test-long: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-swift/.ready components ## the campaigns: kills, faults, big images
 	$(pytest) -m long $(ARGS)
 
 check: .venv/.ready ## lint, format, types, layers, and the references' freshness
@@ -39,7 +39,7 @@ check: .venv/.ready ## lint, format, types, layers, and the references' freshnes
 	$(bin)/lint-imports --no-logo
 	$(bin)/python -m tools.reference --check
 
-bench: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-keystone/.ready ## the figures of docs/benchmarks.md anew (ONLY=download: one part)
+bench: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-keystone/.ready .venv-swift/.ready ## the figures of docs/benchmarks.md anew (ONLY=download: one part)
 	$(bin)/python -m benchmarks $(ONLY) $(ARGS)
 
 docs: .venv/.ready ## write docs/reference anew
@@ -52,7 +52,7 @@ lock: ## resolve the dependencies anew (maintainers; needs uv)
 	tools/lock
 
 clean: ## remove the environments and everything generated
-	rm -rf /var/tmp/headrace-tests-$$(id -u) .venv .venv-clients .venv-glance .venv-keystone .cache .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf /var/tmp/headrace-tests-$$(id -u) .venv .venv-clients .venv-glance .venv-keystone .venv-swift .cache .mypy_cache .ruff_cache .pytest_cache \
 	    .hypothesis .import_linter_cache build dist
 	find src tests tools demo benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -79,4 +79,8 @@ components: .venv/.ready
 
 .venv-keystone/.ready: requirements/keystone.lock
 	@tools/environment .venv-keystone requirements/keystone.lock $(PYTHON)
+	@touch $@
+
+.venv-swift/.ready: requirements/swift.lock
+	@tools/environment .venv-swift requirements/swift.lock $(PYTHON)
 	@touch $@

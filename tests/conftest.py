@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.needs import require_environment
+from tests.needs import require_command, require_environment
 from tests.servers import Server, mariadb, postgresql
 from tools import keystone as keystones
+from tools import swift as swifts
 from tools.serving import Serving, serving
 
 Serve = Callable[..., Serving]
@@ -48,6 +49,15 @@ def keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[keystones.Key
     """A real Keystone for all tests, who do not change whom it knows."""
     require_environment(".venv-keystone")
     with keystones.running(tmp_path_factory.mktemp("keystone")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[swifts.Swift]:
+    """A real Swift for all tests, each with containers of its own."""
+    require_environment(".venv-swift")
+    require_command("memcached")
+    with swifts.running(tmp_path_factory.mktemp("swift")) as running:
         yield running
 
 

@@ -175,18 +175,18 @@ class Keystone:
             ["[headrace]", "auth_strategy = keystone", "[keystone_authtoken]", *lines, ""]
         )
 
-    def register(self, service: str) -> None:
-        """Have the catalog say that the image service is at the URL ``service``."""
-        kept = self.ids.get("image")
+    def register(self, service: str, kind: str = "image", **others: str) -> None:
+        """Have the catalog say that the service of that type is at the URL ``service``, and for the
+        interfaces in ``others`` elsewhere."""
+        kept = self.ids.get(kind)
         if kept is None:
-            kept = self.ids["image"] = self.create("service", type="image", name="headrace")
+            kept = self.ids[kind] = self.create("service", type=kind, name=f"the {kind} service")
         _, _, listed = self.request("GET", f"/endpoints?service_id={kept}")
         for each in listed["endpoints"]:
             self.request("DELETE", f"/endpoints/{each['id']}")
         for interface in ("public", "internal", "admin"):
-            self.create(
-                "endpoint", service_id=kept, interface=interface, url=service, region_id=REGION
-            )
+            url = others.get(interface, service)
+            self.create("endpoint", service_id=kept, interface=interface, url=url, region_id=REGION)
 
     def start(self) -> None:
         """Run it, at the port it has, until it answers."""
