@@ -220,8 +220,14 @@ def database_url(conf: cfg.ConfigOpts) -> str:
 def image_dir(conf: cfg.ConfigOpts, store_id: str | None = None) -> str:
     """The directory of the image files of a store, by default of the default one; absolute."""
     group = store_id or (conf.glance_store.default_backend if backends(conf) else "glance_store")
-    directory = conf[group].filesystem_store_datadir
+    directory = _datadir(conf, group)
     return os.path.abspath(directory or os.path.join(state_dir(conf), "images"))
+
+
+def _datadir(conf: cfg.ConfigOpts, group: str) -> str | None:
+    """The directory of a store as it is configured; none of one that has no directory."""
+    options = conf[group]
+    return options.filesystem_store_datadir if "filesystem_store_datadir" in options else None
 
 
 def staging_dir(conf: cfg.ConfigOpts) -> str:
@@ -236,21 +242,28 @@ def staging_dir(conf: cfg.ConfigOpts) -> str:
             )
         return os.path.abspath(path)
     group = conf.glance_store.default_backend if backends(conf) else "glance_store"
-    if conf[group].filesystem_store_datadir:
+    if _datadir(conf, group):
         return os.path.join(image_dir(conf), ".headrace-staging")
     return os.path.join(state_dir(conf), "staging")
 
 
 def image_dirs(conf: cfg.ConfigOpts) -> list[str]:
     """The directories of all stores that are directories, the default one's first."""
-    others = [image_dir(conf, each) for each, kind in backends(conf).items() if kind == "file"]
-    return list(dict.fromkeys([image_dir(conf), *others]))
+    kinds = backends(conf)
+    if not kinds:
+        return [image_dir(conf)]
+    default = conf.glance_store.default_backend
+    files = sorted(
+        (each for each, kind in kinds.items() if kind == "file"), key=lambda each: each != default
+    )
+    return list(dict.fromkeys(image_dir(conf, each) for each in files))
 
 
 def file_perm(conf: cfg.ConfigOpts, store_id: str | None = None) -> int:
     """The mode of a store's files; 0 leaves it to the umask.  Raises ConfigurationError."""
     group = store_id or (conf.glance_store.default_backend if backends(conf) else "glance_store")
-    mode = conf[group].filesystem_store_file_perm
+    options = conf[group]
+    mode = options.filesystem_store_file_perm if "filesystem_store_file_perm" in options else "0"
     try:
         return int(mode, 8)
     except ValueError:

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 MIB = 1 << 20
 
+# A secret key may have any character in it, "/" and "@" too.
+_KEYS = re.compile(r"^((?:s3|swift)(?:\+[a-z]+)?://).*@", re.IGNORECASE)
 IMAGE_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """A UUID with hyphens, either case."""
 
@@ -52,6 +54,11 @@ class Location:
 
     url: str
     metadata: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be told: old ones of object stores have keys of access in them."""
+        return _KEYS.sub(r"\1", self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

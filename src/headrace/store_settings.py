@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from oslo_config import cfg
 
-from headrace import errors
+from headrace import errors, swift_settings
 
 FILE: list[cfg.Opt] = [
     cfg.StrOpt(
@@ -61,8 +61,12 @@ OF_TYPE: dict[str, list[cfg.Opt]] = {
             "when the database is shared with it, so that its images are read through it.",
         ),
     ],
+    "swift": swift_settings.OPTIONS,
 }
 """The settings of a store of each type, in the group that has its id."""
+
+READ_ONLY = ("http", "imageapi")
+"""The types of stores that take no data."""
 
 COMMON: list[cfg.Opt] = [
     cfg.StrOpt("store_description", default="", help="What users are told of the store."),
@@ -104,9 +108,9 @@ def check(conf: cfg.ConfigOpts) -> None:
         return
     if default is None:
         raise errors.ConfigurationError(reason="enabled_backends needs a default_backend")
-    if kinds.get(default) != "file":
+    if kinds.get(default, "http") in READ_ONLY:
         raise errors.ConfigurationError(
-            reason=f"default_backend {default!r} is no store of type file in enabled_backends"
+            reason=f"default_backend {default!r} is no store in enabled_backends that takes data"
         )
     seen: dict[str, str] = {}
     for store_id in (each for each, kind in kinds.items() if kind == "file"):

@@ -9,7 +9,7 @@ from functools import partial
 import falcon
 from oslo_config import cfg
 
-from headrace import config, errors, keystone_settings, settings
+from headrace import config, errors, keystone_settings, settings, store_settings
 from headrace.api import answers, auth, backends, delivery, versions
 from headrace.api.audit import Audit
 from headrace.api.basic import Basic
@@ -256,8 +256,10 @@ def _now() -> datetime:
 
 def _make_state_dir(conf: cfg.ConfigOpts) -> None:
     """Make the state directory, if anything is to lie in it."""
-    stores_elsewhere = config.backends(conf) or conf.glance_store.filesystem_store_datadir
-    if conf.database.connection and stores_elsewhere:
+    kinds = config.backends(conf)
+    stores_elsewhere = kinds or conf.glance_store.filesystem_store_datadir
+    windows = set(kinds.values()) - {"file", *store_settings.READ_ONLY}  # for what goes there
+    if conf.database.connection and stores_elsewhere and not windows:
         return
     directory = config.state_dir(conf)
     try:

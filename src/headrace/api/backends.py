@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 from oslo_config import cfg
 
-from headrace import config, errors
+from headrace import config, errors, swift_settings
 from headrace.client import clouds
 from headrace.client.clouds import Cloud
+from headrace.model import MIB
 from headrace.stores.arrivals import Arrivals
 from headrace.stores.base import Store
 from headrace.stores.destinations import Destinations, Rules
@@ -92,10 +93,44 @@ def _imageapi(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | Non
     )
 
 
+def _swift(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) -> Store:
+    from headrace.stores.swift import SwiftStore
+    from headrace.stores.swift_account import Access, Reference
+    from headrace.stores.swift_place import Containers
+
+    options = conf[group]
+    references = swift_settings.references(conf, group)
+    return SwiftStore(
+        store_id,
+        {name: Reference(**fields) for name, fields in references.items()},
+        options.default_swift_reference,
+        Access(
+            options.swift_store_endpoint,
+            options.swift_store_endpoint_type.removesuffix("URL"),
+            options.swift_store_region,
+            options.swift_store_service_type,
+            options.swift_store_cacert,
+            options.swift_store_auth_insecure,
+            conf.headrace.stall_timeout,
+        ),
+        Containers(
+            options.swift_store_container,
+            options.swift_store_multiple_containers_seed,
+            options.swift_store_create_container_on_put,
+        ),
+        options.swift_upload_buffer_dir or config.state_dir(conf),
+        segment=options.swift_store_large_object_chunk_size * MIB,
+        large=options.swift_store_large_object_size * MIB,
+        retries=options.swift_store_retry_get_count,
+        most=conf.headrace.max_remote_downloads,
+    )
+
+
 # By type: from the settings, the store's id, the group of its own settings, and what arrives for it
 # as files.  A library that only one type needs is loaded by its maker.
 _MAKERS: dict[str, Callable[[cfg.ConfigOpts, str, str, Arrivals | None], Store]] = {
     "file": _filesystem,
     "http": _http,
     "imageapi": _imageapi,
+    "swift": _swift,
 }

@@ -30,7 +30,7 @@ class Whereabouts:
         if self.stores.several and ids:
             told["stores"] = ",".join(ids)
         if self.direct_url and places:
-            told["direct_url"] = places[0].url
+            told["direct_url"] = places[0].shown
         if self.locations:
-            told["locations"] = [{"url": each.url, "metadata": each.metadata} for each in places]
+            told["locations"] = [{"url": each.shown, "metadata": each.metadata} for each in places]
         return told

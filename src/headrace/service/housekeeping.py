@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from headrace import errors
 from headrace.db import images as rows
@@ -19,6 +19,7 @@ from headrace.service.jobs import Jobs
 from headrace.service.locations import Locations
 from headrace.service.prefetch import Prefetch
 from headrace.service.staging import Staging
+from headrace.stores.base import Store
 from headrace.stores.registry import Registry
 
 Note = Callable[[str, str], None]
@@ -90,19 +91,15 @@ class Housekeeping:
     def sweep(self) -> None:
         """Take back uploads whose worker is dead; remove data without a record."""
         for store in self._stores.all():
-            if removed := store.sweep():
-                _log.info("store %s: removed %d leftovers", store.id, removed)
+            self._sweep_store(store)
         now = self._clock()
         alive_since = now - timedelta(seconds=self._lease)
         for lease in uploads.leases(self._database):
             if lease.heartbeat < alive_since or workers.is_dead(lease.worker):
-                discard, life = self._discarder(lease.image_id), self._task_life
-                if uploads.expire(self._database, lease, now, discard=discard, task_life=life):
-                    _log.warning("upload of image %s was interrupted", lease.image_id)
-                    if self._note is not None:
-                        self._note("update/take-back", lease.image_id)
-                    uploads.tidy(self._database, lease.image_id, self._tidier(lease.image_id))
-                    self._locations.resume(lease.image_id)
+                try:
+                    self._take_back(lease, now)
+                except errors.ServiceUnavailable as error:
+                    _log.warning("upload of image %s: %s", lease.image_id, error)
         if removed := self._staging.sweep():
             _log.info("removed %d leftovers of what was staged", removed)
         tasks.forget(self._database, now)
@@ -124,6 +121,26 @@ class Housekeeping:
         now = self._clock()
         uploads.beat(self._database, active, now)
         imports.beat(self._database, self._jobs.active(), now)
+
+    def _sweep_store(self, store: Store) -> None:
+        """Have a store sweep; one that is away keeps nothing else from being done."""
+        try:
+            removed = store.sweep()
+        except errors.ServiceUnavailable as error:
+            _log.warning("store %s was not swept: %s", store.id, error)
+        else:
+            if removed:
+                _log.info("store %s: removed %d leftovers", store.id, removed)
+
+    def _take_back(self, lease: uploads.Lease, now: datetime) -> None:
+        """End an upload whose worker is dead; raises ServiceUnavailable when a store is away."""
+        discard, life = self._discarder(lease.image_id), self._task_life
+        if uploads.expire(self._database, lease, now, discard=discard, task_life=life):
+            _log.warning("upload of image %s was interrupted", lease.image_id)
+            if self._note is not None:
+                self._note("update/take-back", lease.image_id)
+            uploads.tidy(self._database, lease.image_id, self._tidier(lease.image_id))
+            self._locations.resume(lease.image_id)
 
     def _discarder(self, image_id: str) -> Callable[[], None]:
         """A function that removes what an upload of the image may have published."""

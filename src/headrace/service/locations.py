@@ -293,12 +293,12 @@ class Locations:
             return image
         _require(image, Status.ACTIVE)
         wanted = {each.url: each for each in named}
-        if len(wanted) != len(named) or wanted.keys() != {each.url for each in image.locations}:
+        if len(wanted) != len(named) or wanted.keys() != {each.shown for each in image.locations}:
             raise errors.BadRequest(reason="other locations cannot take the place of these")
         return replace(
             image,
             locations=tuple(
-                self._registry.mended(Location(each.url, wanted[each.url].metadata))
+                self._registry.mended(Location(each.url, wanted[each.shown].metadata))
                 for each in image.locations
             ),
         )

@@ -18,7 +18,7 @@ class LocationsHandler:
         refuse_body(req)
         found = self._locations.show(req.context.caller, image_id)
         resp.data = msgspec.json.encode(
-            [{"url": each.url, "metadata": each.metadata} for each in found]
+            [{"url": each.shown, "metadata": each.metadata} for each in found]
         )
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
