@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from headrace.stores.base import Store
+from tests.contract.stores import swifts
 from tests.contract.stores.storing import IMAGE_ID, WritingProcess, descriptors
 from tests.contract.stores.variants import VARIANTS
 from tests.needs import require_root
+from tools.swift import Swift
 
 WRITING_PROCESS = Path(__file__).with_name("writing_process.py")
 StartWriting = Callable[..., WritingProcess]
@@ -28,12 +30,35 @@ def variant(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def swift_address(swift: Swift) -> Iterator[None]:
+    """Has processes know where Swift is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(swifts.ADDRESS, swift.auth_url)
+        yield
+
+
 @pytest.fixture
-def store(variant: str, datadir: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, variant: str, datadir: Path) -> Iterator[Store]:
     """A store of every variant; the test must leave no descriptor open."""
+    chosen = VARIANTS[variant]
+    if chosen.server is not None:
+        request.getfixturevalue(chosen.server)
     before = descriptors()
-    yield VARIANTS[variant](datadir)
+    yield chosen.make(datadir)
     assert descriptors() == before
+
+
+@pytest.fixture
+def names(variant: str, datadir: Path) -> Callable[[], list[str]]:
+    """The names of all that the store holds."""
+    return lambda: VARIANTS[variant].names(datadir)
+
+
+@pytest.fixture
+def exclusive(variant: str) -> bool:
+    """Whether of those who commit at the same time only one is told that it has."""
+    return VARIANTS[variant].exclusive
 
 
 @pytest.fixture

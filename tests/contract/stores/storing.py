@@ -33,7 +33,7 @@ def published(writer: Writer) -> str:
 
 def get(store: Store, url: str) -> bytes:
     with contextlib.closing(store.open(url)) as extent:
-        return extent.read()
+        return b"".join(iter(lambda: extent.read(1 << 20), b""))
 
 
 def finish(process: WritingProcess) -> str:

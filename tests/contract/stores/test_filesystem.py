@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_nothing_and_gives_back_its_room(
     mount_tmpfs: Mount, datadir: Path, variant: str
 ) -> None:
     mount_tmpfs("size=1m")
-    store = VARIANTS[variant](datadir)
+    store = VARIANTS[variant].make(datadir)
     with pytest.raises(errors.StoreFull):
         store.create(IMAGE_ID, 2 << 20)
     writer = store.create(IMAGE_ID, None)
@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_nothing_and_gives_back_its_room(
 
 def test_no_inode_left_for_a_new_file(mount_tmpfs: Mount, datadir: Path, variant: str) -> None:
     mount_tmpfs("size=1m,nr_inodes=3")
-    store = VARIANTS[variant](datadir)
+    store = VARIANTS[variant].make(datadir)
     (datadir / "a").touch()
     (datadir / "b").touch()
     before = descriptors()
@@ -288,7 +288,7 @@ def test_a_disk_full_at_start_is_no_read_only_store(
     mount_tmpfs("size=1m,nr_inodes=3")
     (datadir / "a").touch()
     (datadir / "b").touch()
-    store = VARIANTS[variant](datadir)
+    store = VARIANTS[variant].make(datadir)
     with pytest.raises(errors.StoreFull):
         store.create(IMAGE_ID, None)
     (datadir / "a").unlink()
@@ -300,7 +300,7 @@ def test_a_file_system_without_a_limit_has_room(
     mount_tmpfs: Mount, datadir: Path, variant: str
 ) -> None:
     mount_tmpfs("size=0")
-    store = VARIANTS[variant](datadir)
+    store = VARIANTS[variant].make(datadir)
     store.create(IMAGE_ID, 1 << 40).abort()
 
 
@@ -309,11 +309,11 @@ def test_a_read_only_directory_is_read_and_never_written(
 ) -> None:
     caplog.set_level(logging.WARNING)
     mount_tmpfs("size=1m")
-    before = VARIANTS[variant](datadir)
+    before = VARIANTS[variant].make(datadir)
     url = put(before, b"data")
     assert not caplog.records
     subprocess.run(["mount", "-o", "remount,ro", datadir], check=True)
-    after = VARIANTS[variant](datadir)
+    after = VARIANTS[variant].make(datadir)
     assert "may not be written" in caplog.text
     for store in (before, after):
         with pytest.raises(errors.StoreUnwritable):
@@ -491,7 +491,7 @@ def test_a_disk_that_fills_up_during_a_pump_leaves_nothing(
     mount_tmpfs: Mount, datadir: Path, variant: str
 ) -> None:
     mount_tmpfs("size=1m")
-    store = VARIANTS[variant](datadir)
+    store = VARIANTS[variant].make(datadir)
     writer = store.create(IMAGE_ID, None)
     with pytest.raises(errors.StoreFull):
         pump(bytes(2 << 20), writer.sink, progress=writer.advance)

@@ -14,6 +14,7 @@ from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.http import HttpStore
 from headrace.stores.listed import ListedFiles
 from headrace.stores.origin import Origins
+from tests.contract.stores import swifts
 from tests.contract.stores.origin_server import running
 from tests.contract.stores.storing import IMAGE_ID, OTHER_ID, descriptors, put
 from tests.faults.service import wait_until
@@ -58,8 +59,21 @@ def http(_tmp_path: Path, stack: contextlib.ExitStack) -> Readable:
     return Readable(HttpStore("web", Origins(Destinations(rules))), place, origin.url("/none"))
 
 
-@pytest.fixture(params=[filesystem, listed, http], ids=lambda make: make.__name__)
+def swift(tmp_path: Path, _stack: contextlib.ExitStack) -> Readable:
+    store = swifts.store(tmp_path / "images")
+
+    def place(data: bytes) -> str:
+        with contextlib.suppress(errors.NotFound):
+            store.delete(store.url(IMAGE_ID))
+        return put(store, data)
+
+    return Readable(store, place, store.url(OTHER_ID))
+
+
+@pytest.fixture(params=[filesystem, listed, http, swift], ids=lambda make: make.__name__)
 def readable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Readable]:
+    if request.param is swift:
+        request.getfixturevalue("swift_address")
     with contextlib.ExitStack() as stack:
         yield request.param(tmp_path, stack)
 

@@ -4,12 +4,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from headrace import errors
 from headrace.stores.base import Store
+from headrace.transfer.extent import Extent
 from tests.contract.stores.conftest import StartWriting
 from tests.contract.stores.storing import (
     IMAGE_ID,
@@ -20,6 +20,8 @@ from tests.contract.stores.storing import (
     published,
     put,
 )
+
+Names = Callable[[], list[str]]
 
 CONTENT = bytes(range(256)) * 5000
 
@@ -65,11 +67,11 @@ def test_any_account_of_progress_does(store: Store, totals: tuple[int, ...]) -> 
     assert get(store, published(writer)) == CONTENT
 
 
-def test_abort_leaves_nothing(store: Store, datadir: Path) -> None:
+def test_abort_leaves_nothing(store: Store, names: Names) -> None:
     writer = store.create(IMAGE_ID, None)
     os.write(writer.sink.fd, CONTENT)
     writer.abort()
-    assert os.listdir(datadir) == []
+    assert names() == []
     writer.abort()
     with pytest.raises(ValueError, match="closed"):
         writer.commit()
@@ -88,13 +90,13 @@ def test_abort_after_commit_is_harmless(store: Store) -> None:
     assert get(store, url) == CONTENT
 
 
-def test_retract_takes_a_commit_back(store: Store, datadir: Path) -> None:
+def test_retract_takes_a_commit_back(store: Store, names: Names) -> None:
     writer = store.create(IMAGE_ID, len(CONTENT))
     os.write(writer.sink.fd, CONTENT)
     writer.retract()  # nothing yet
     writer.commit()
     writer.retract()
-    assert os.listdir(datadir) == []
+    assert names() == []
     writer.retract()  # no more
     writer.abort()
 
@@ -117,7 +119,7 @@ def test_create_refuses_a_name_that_is_taken(store: Store) -> None:
     assert get(store, url) == CONTENT
 
 
-def test_commit_never_replaces(store: Store, datadir: Path) -> None:
+def test_commit_never_replaces(store: Store, names: Names) -> None:
     late = store.create(IMAGE_ID, None)
     os.write(late.sink.fd, b"late")
     url = put(store, b"early")
@@ -125,10 +127,10 @@ def test_commit_never_replaces(store: Store, datadir: Path) -> None:
         late.commit()
     late.abort()
     assert get(store, url) == b"early"
-    assert os.listdir(datadir) == [IMAGE_ID]
+    assert names() == [IMAGE_ID]
 
 
-def test_of_many_threads_exactly_one_wins(store: Store, datadir: Path) -> None:
+def test_of_many_threads_exactly_one_wins(store: Store, names: Names, exclusive: bool) -> None:
     won: list[bytes] = []
     begun = threading.Barrier(8, timeout=60)
 
@@ -145,13 +147,14 @@ def test_of_many_threads_exactly_one_wins(store: Store, datadir: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(won) == 1
-    assert get(store, store.url(IMAGE_ID)) == won[0]
-    assert os.listdir(datadir) == [IMAGE_ID]
+    assert get(store, store.url(IMAGE_ID)) in won
+    assert IMAGE_ID in names()
+    assert len(names()) == len(won)
+    assert len(won) == 1 or not exclusive
 
 
 def test_of_many_processes_exactly_one_wins(
-    store: Store, datadir: Path, start_writing: StartWriting
+    store: Store, names: Names, start_writing: StartWriting, exclusive: bool
 ) -> None:
     contents = ["a" * 100, "b" * 200, "c" * 300]
     processes = [start_writing(content) for content in contents]
@@ -160,9 +163,10 @@ def test_of_many_processes_exactly_one_wins(
         process.stdin.write("go\n")
         process.stdin.flush()
     said = [finish(process) for process in processes]
-    assert sorted(said) == ["lost", "lost", "won"]
-    assert get(store, store.url(IMAGE_ID)).decode() == contents[said.index("won")]
-    assert os.listdir(datadir) == [IMAGE_ID]
+    won = [content for content, each in zip(contents, said, strict=True) if each == "won"]
+    assert get(store, store.url(IMAGE_ID)).decode() in won
+    assert len(names()) == len(won)
+    assert len(won) == 1 or not exclusive
 
 
 def test_what_is_open_outlives_its_deletion(store: Store) -> None:
@@ -175,11 +179,11 @@ def test_what_is_open_outlives_its_deletion(store: Store) -> None:
         assert extent.read() == CONTENT
 
 
-def test_what_is_deleted_is_gone_and_its_name_is_free(store: Store, datadir: Path) -> None:
+def test_what_is_deleted_is_gone_and_its_name_is_free(store: Store, names: Names) -> None:
     url = put(store, CONTENT)
     kept = put(store, b"other", OTHER_ID)
     store.delete(url)
-    assert os.listdir(datadir) == [OTHER_ID]
+    assert names() == [OTHER_ID]
     with pytest.raises(errors.NotFound):
         store.delete(url)
     assert get(store, put(store, b"again")) == b"again"
@@ -189,12 +193,12 @@ def test_what_is_deleted_is_gone_and_its_name_is_free(store: Store, datadir: Pat
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../x", "image", "a/b", IMAGE_ID + "/", IMAGE_ID + "\n", "\0", "%2e"]
 )
-def test_nothing_but_an_image_id_names_data(store: Store, datadir: Path, name: str) -> None:
+def test_nothing_but_an_image_id_names_data(store: Store, names: Names, name: str) -> None:
     with pytest.raises(errors.BadRequest):
         store.create(name, None)
     with pytest.raises(errors.BadRequest):
         store.url(name)
-    assert os.listdir(datadir) == []
+    assert names() == []
 
 
 def test_urls_of_elsewhere_are_not_found(store: Store) -> None:
@@ -207,10 +211,10 @@ def test_urls_of_elsewhere_are_not_found(store: Store) -> None:
             store.delete(other)
 
 
-def test_more_than_can_fit_is_refused_at_once(store: Store, datadir: Path) -> None:
+def test_more_than_can_fit_is_refused_at_once(store: Store, names: Names) -> None:
     with pytest.raises(errors.StoreFull):
         store.create(IMAGE_ID, 1 << 60)
-    assert os.listdir(datadir) == []
+    assert names() == []
 
 
 def test_descriptors_are_closed_on_exec(store: Store) -> None:
@@ -218,8 +222,9 @@ def test_descriptors_are_closed_on_exec(store: Store) -> None:
     writer = store.create(OTHER_ID, None)
     with contextlib.closing(store.open(url)) as extent:
         assert not os.get_inheritable(writer.sink.fd)
-        assert not os.get_inheritable(extent.fd)
-        assert os.get_blocking(extent.fd)
+        if isinstance(extent, Extent):
+            assert not os.get_inheritable(extent.fd)
+            assert os.get_blocking(extent.fd)
     writer.abort()
 
 
@@ -259,7 +264,7 @@ def test_sweep_does_not_harm_a_writer_in_another_process(
 
 
 def test_a_killed_writer_leaves_nothing_behind_a_sweep(
-    store: Store, datadir: Path, start_writing: StartWriting, variant: str
+    store: Store, names: Names, start_writing: StartWriting, variant: str
 ) -> None:
     dead, alive = start_writing("dead"), start_writing("alive")
     dead.kill()
@@ -269,5 +274,5 @@ def test_a_killed_writer_leaves_nothing_behind_a_sweep(
     assert store.sweep() == (1 if variant == "named" else 0)
     assert store.sweep() == 0
     assert finish(alive) == "won"
-    assert os.listdir(datadir) == [IMAGE_ID]
+    assert names() == [IMAGE_ID]
     assert get(store, store.url(IMAGE_ID)) == b"alive"

@@ -1,14 +1,37 @@
-"""The stores that keep the promises of stores.base, each a way of making one in a directory."""
+"""The stores that keep the promises of stores.base, each a way of making one for a directory."""
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.stores.base import Store
 from headrace.stores.filesystem import FilesystemStore
+from tests.contract.stores import swifts
 from tests.contract.stores.parted import PartedStore
 
-VARIANTS: dict[str, Callable[[Path], Store]] = {
-    "unnamed": lambda directory: FilesystemStore("file", directory),
-    "named": lambda directory: FilesystemStore("file", directory, unnamed=False),
-    "parted": lambda directory: PartedStore("parted", directory),
+
+def _files(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """``names`` are those of all that is held: an image's id, and whatever else there is.
+
+    ``exclusive`` is whether of those who commit at the same time only one is told that it has.
+    ``server`` is the fixture of what it needs to run.
+    """
+
+    make: Callable[[Path], Store]
+    names: Callable[[Path], list[str]] = _files
+    exclusive: bool = True
+    server: str | None = None
+
+
+VARIANTS = {
+    "unnamed": Variant(lambda directory: FilesystemStore("file", directory)),
+    "named": Variant(lambda directory: FilesystemStore("file", directory, unnamed=False)),
+    "parted": Variant(lambda directory: PartedStore("parted", directory)),
+    "swift": Variant(swifts.store, swifts.names, exclusive=False, server="swift_address"),
 }

@@ -12,7 +12,7 @@ from headrace import errors
 from tests.contract.stores.variants import VARIANTS
 
 variant, directory, image_id, content = sys.argv[1:]
-store = VARIANTS[variant](Path(directory))
+store = VARIANTS[variant].make(Path(directory))
 writer = store.create(image_id, None)
 os.write(writer.sink.fd, content.encode())
 print("ready", flush=True)
