@@ -11,7 +11,7 @@ parallel = --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # Tests of running servers and of peers.
 beyond = bench compat deploy faults
 
-.PHONY: help demo serve test test-fast test-long check bench docs compatibility lock clean components
+.PHONY: help demo serve test test-fast test-ceph test-long check bench docs compatibility lock clean components
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; \
@@ -27,7 +27,11 @@ test: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-keystone/.read
 	$(pytest) $(parallel) $(ARGS)
 
 test-fast: .venv/.ready ## those that need no peer and take no time; nothing is installed
-	$(pytest) $(parallel) -m 'not slow and not long' $(addprefix --ignore=tests/,$(beyond)) $(ARGS)
+	$(pytest) $(parallel) -m 'not slow and not long and not ceph' $(addprefix --ignore=tests/,$(beyond)) $(ARGS)
+
+test-ceph: .venv/.ready .venv-glance/.ready ## stores in a real Ceph, which is installed and run for the tests (root)
+	@tools/components ceph
+	$(pytest) -m ceph $(ARGS)
 
 test-long: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-swift/.ready components ## the campaigns: kills, faults, big images
 	$(pytest) -m long $(ARGS)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.needs import require_command, require_environment
+from tests.needs import require, require_command, require_environment
 from tests.servers import Server, mariadb, postgresql
+from tools import ceph as clusters
 from tools import keystone as keystones
 from tools import swift as swifts
 from tools.serving import Serving, serving
@@ -58,6 +59,15 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[swifts.Swift]:
     require_environment(".venv-swift")
     require_command("memcached")
     with swifts.running(tmp_path_factory.mktemp("swift")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[clusters.Ceph]:
+    """A real Ceph for all tests that are marked ``ceph``, who leave it as healthy as it was."""
+    lacking = clusters.missing()
+    require(lacking is None, str(lacking))
+    with clusters.running() as running:
         yield running
 
 
