@@ -27,9 +27,11 @@ Note = Callable[[str, str], None]
 
 _log = logging.getLogger(__name__)
 
+_PATIENCE = 10.0  # seconds
+
 
 class Housekeeping:
-    """A thread of a worker process that beats and sweeps until it is closed.
+    """Two threads of a worker process that beat and sweep until it is closed.
 
     ``lease`` is in seconds: how long after its last heartbeat an upload of a worker elsewhere
     counts as alive.  Uploads of a dead process on this machine are taken back at once.
@@ -72,14 +74,18 @@ class Housekeeping:
         self._staging = staging
         self._jobs = jobs
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+        self._swept = threading.Event()
 
     def start(self) -> None:
-        """Sweep once, then go on in the background."""
+        """Go on in the background.
+
+        Returns when all has been swept once, unless a store takes too long to answer.
+        """
         if self._cache is not None:
             self._cache.sweep(first=True)
-        self.sweep()
-        self._thread.start()
+        for act in (self._beat_on, self._sweep_on):
+            threading.Thread(target=act, name="housekeeping", daemon=True).start()
+        self._swept.wait(_PATIENCE)
 
     def close(self) -> None:
         """Stop; harmless when stopped already."""
@@ -171,12 +177,21 @@ class Housekeeping:
         if self._prefetch is not None:
             self._prefetch.start()
 
-    def _run(self) -> None:
+    def _beat_on(self) -> None:
         # A third of the lease, so that two beats in a row may fail before it runs out.
         while not self._closed.wait(self._lease / 3):
-            try:
-                self.beat()
-                self.sweep()
-                self._look_after_cache()
-            except Exception:
-                _log.exception("housekeeping failed and will be tried again")
+            self._attempt(self.beat)
+
+    def _sweep_on(self) -> None:
+        # In a thread of its own: a store that does not answer keeps no heartbeat back.
+        self._attempt(self.sweep)
+        self._swept.set()
+        while not self._closed.wait(self._lease / 3):
+            self._attempt(self.sweep)
+            self._attempt(self._look_after_cache)
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception:
+            _log.exception("housekeeping failed and will be tried again")
