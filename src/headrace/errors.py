@@ -49,6 +49,7 @@ HTTP answer, cli/main.py into one line on stderr and an exit code.  Every HTTP e
     │   ├── MemberExists             409  member.exists
     │   ├── UserExists               409  user.exists
     │   ├── DataExists               409  store.data_exists
+    │   ├── DataInUse                409  store.data_in_use
     │   ├── NamespaceExists          409  metadef.namespace_exists
     │   └── DefinitionExists         409  metadef.definition_exists
     ├── ImageGone                    410  image.gone
@@ -339,6 +340,11 @@ class UserExists(Conflict):
 class DataExists(Conflict):
     code = "store.data_exists"
     text = "the store already holds data for image {image_id}"
+
+
+class DataInUse(Conflict):
+    code = "store.data_in_use"
+    text = "there are clones in the store that need the image's data"
 
 
 class NamespaceExists(Conflict):

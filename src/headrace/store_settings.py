@@ -31,6 +31,40 @@ FILE: list[cfg.Opt] = [
     ),
 ]
 
+RBD: list[cfg.Opt] = [
+    cfg.StrOpt("rbd_store_pool", default="images", help="The pool that holds the images."),
+    cfg.StrOpt(
+        "rbd_store_user",
+        help="Who connects to Ceph, without 'client.'; 'admin' when unset, as with Ceph's own "
+        "commands.",
+    ),
+    cfg.StrOpt(
+        "rbd_store_ceph_conf",
+        default="",
+        help="The ceph.conf that says where the cluster and the user's keyring are; when unset, "
+        "where Ceph looks for it, as in /etc/ceph.",
+    ),
+    cfg.IntOpt(
+        "rbd_store_chunk_size",
+        default=8,
+        min=1,
+        max=32,
+        help="MiB of an object, of which an image has as many as it takes: a power of two, or the "
+        "next smaller one is taken.",
+    ),
+    cfg.IntOpt(
+        "rados_connect_timeout",
+        default=-1,
+        help="Seconds that the cluster may not answer, connected or not. Negative: stall_timeout, "
+        "where Glance waits for ever.",
+    ),
+    cfg.BoolOpt(
+        "rbd_thin_provisioning",
+        default=False,
+        help="Do not write what is all zeros, 1 MiB at a time; it is read as zeros all the same.",
+    ),
+]
+
 OF_TYPE: dict[str, list[cfg.Opt]] = {
     "file": FILE,
     "http": [
@@ -62,6 +96,7 @@ OF_TYPE: dict[str, list[cfg.Opt]] = {
         ),
     ],
     "swift": swift_settings.OPTIONS,
+    "rbd": RBD,
 }
 """The settings of a store of each type, in the group that has its id."""
 

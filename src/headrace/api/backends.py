@@ -11,6 +11,7 @@ from headrace.client.clouds import Cloud
 from headrace.model import MIB
 from headrace.stores.arrivals import Arrivals
 from headrace.stores.base import Store
+from headrace.stores.ceph import Cluster
 from headrace.stores.destinations import Destinations, Rules
 from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.http import HttpStore
@@ -18,6 +19,7 @@ from headrace.stores.imageapi import ImageApiStore
 from headrace.stores.listed import ListedFiles
 from headrace.stores.mountpoints import MountPoints
 from headrace.stores.origin import Origins
+from headrace.stores.rbd import RbdStore
 from headrace.stores.registry import Label, Registry
 
 
@@ -126,6 +128,25 @@ def _swift(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) 
     )
 
 
+def _rbd(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) -> Store:
+    options, headrace = conf[group], conf.headrace
+    timeout = options.rados_connect_timeout
+    cluster = Cluster(
+        options.rbd_store_ceph_conf,
+        options.rbd_store_user,
+        headrace.stall_timeout if timeout < 0 else timeout,
+    )
+    return RbdStore(
+        store_id,
+        cluster,
+        options.rbd_store_pool,
+        config.staging_dir(conf),
+        chunk_size=options.rbd_store_chunk_size,
+        thin=options.rbd_thin_provisioning,
+        most=headrace.max_remote_downloads,
+    )
+
+
 # By type: from the settings, the store's id, the group of its own settings, and what arrives for it
 # as files.  A library that only one type needs is loaded by its maker.
 _MAKERS: dict[str, Callable[[cfg.ConfigOpts, str, str, Arrivals | None], Store]] = {
@@ -133,4 +154,5 @@ _MAKERS: dict[str, Callable[[cfg.ConfigOpts, str, str, Arrivals | None], Store]]
     "http": _http,
     "imageapi": _imageapi,
     "swift": _swift,
+    "rbd": _rbd,
 }

@@ -254,7 +254,7 @@ class Images:
         return rows.update(self._database, before, after, check, limits)
 
     def delete(self, context: Context, image_id: str) -> None:
-        """Delete the image and its data; raises ImageNotFound, ImageProtected.
+        """Delete the image and its data; raises ImageNotFound, ImageProtected, DataInUse.
 
         The record goes first: a crash in between leaves data without a record, which the
         housekeeping removes, never a record without data.
@@ -280,6 +280,7 @@ class Images:
         policy.require_of(context, "delete_image", image)
         if image.protected:
             raise errors.ImageProtected(image_id=image_id)
+        self._stores.require_unused(image.locations)
         rows.delete(self._database, image, self._clock(), delayed=self._delayed_delete)
         return image
 

@@ -68,7 +68,7 @@ class Stores:
         """Remove the image's data from one store.
 
         Raises Conflict (no such store), ImageNotFound, Forbidden, StatusConflict (not active),
-        LastLocation, NotFound (the image has no data there, or there is only one store).
+        LastLocation, NotFound (the image has no data there, or there is only one store), DataInUse.
         """
         self._require_several()
         if store_id not in self.ids:
@@ -89,6 +89,7 @@ class Stores:
         location = self._location_in(image, store_id)
         if location is None:
             raise errors.NotFound(f"image {image_id} has no data in store {store_id}")
+        self._registry.require_unused([location])
         locations.remove(self._database, image, location.url, self._clock())
         return location
 

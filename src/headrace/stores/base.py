@@ -1,7 +1,7 @@
 """What every store is: somewhere image data is written once, read many times, deleted."""
 
 from collections.abc import Callable, Iterator
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, runtime_checkable
 
 from headrace import errors
 from headrace.stores.remote import Remote
@@ -150,6 +150,15 @@ class Store(Protocol):
 
         Returns how many leftovers were removed.
         """
+        ...
+
+
+@runtime_checkable
+class Cloning(Protocol):
+    """What a store has besides whose data others are made of without being copied."""
+
+    def in_use(self, url: str) -> bool:
+        """Whether the data at a location cannot be removed now, as far as can be found out."""
         ...
 
 

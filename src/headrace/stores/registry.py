@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from headrace import errors
 from headrace.model import Location
-from headrace.stores.base import Store
+from headrace.stores.base import Cloning, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,13 @@ class Registry:
             return self.for_location(location)
         except errors.StoreNotFound:
             return None
+
+    def require_unused(self, locations: Iterable[Location]) -> None:
+        """Raises DataInUse when data at one of the locations cannot be removed now."""
+        for location in locations:
+            store: object = self.find(location)
+            if isinstance(store, Cloning) and store.in_use(location.url):
+                raise errors.DataInUse()
 
     def listed(self, store: Store) -> bool:
         """Whether a store has a name."""

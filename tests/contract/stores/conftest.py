@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from headrace.stores.base import Store
-from tests.contract.stores import swifts
-from tests.contract.stores.storing import IMAGE_ID, WritingProcess, descriptors
+from tests.contract.stores import rbds, swifts
+from tests.contract.stores.storing import IMAGE_ID, WritingProcess, descriptors, put
 from tests.contract.stores.variants import VARIANTS
 from tests.needs import require_root
+from tools.ceph import Ceph
 from tools.swift import Swift
 
 WRITING_PROCESS = Path(__file__).with_name("writing_process.py")
@@ -25,7 +26,15 @@ def datadir(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-@pytest.fixture(params=VARIANTS)
+_MARKS = {"ceph_address": [pytest.mark.ceph]}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=_MARKS.get(each.server or "", []))
+        for name, each in VARIANTS.items()
+    ]
+)
 def variant(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -35,6 +44,15 @@ def swift_address(swift: Swift) -> Iterator[None]:
     """Has processes know where Swift is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(swifts.ADDRESS, swift.auth_url)
+        yield
+
+
+@pytest.fixture(scope="session")
+def ceph_address(ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Has processes know where Ceph is, and this one be connected."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(rbds.ADDRESS, str(ceph.conf))
+        put(rbds.store(tmp_path_factory.mktemp("first") / "images"), b"data")
         yield
 
 
@@ -53,6 +71,12 @@ def store(request: pytest.FixtureRequest, variant: str, datadir: Path) -> Iterat
 def names(variant: str, datadir: Path) -> Callable[[], list[str]]:
     """The names of all that the store holds."""
     return lambda: VARIANTS[variant].names(datadir)
+
+
+@pytest.fixture
+def leftovers(variant: str) -> int:
+    """What a sweep has to remove of a writer that was killed."""
+    return VARIANTS[variant].leftovers
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.http import HttpStore
 from headrace.stores.listed import ListedFiles
 from headrace.stores.origin import Origins
-from tests.contract.stores import swifts
+from tests.contract.stores import rbds, swifts
 from tests.contract.stores.origin_server import running
 from tests.contract.stores.storing import IMAGE_ID, OTHER_ID, descriptors, put
 from tests.faults.service import wait_until
@@ -60,8 +60,14 @@ def http(_tmp_path: Path, stack: contextlib.ExitStack) -> Readable:
 
 
 def swift(tmp_path: Path, _stack: contextlib.ExitStack) -> Readable:
-    store = swifts.store(tmp_path / "images")
+    return _placed(swifts.store(tmp_path / "images"))
 
+
+def rbd(tmp_path: Path, _stack: contextlib.ExitStack) -> Readable:
+    return _placed(rbds.store(tmp_path / "images"))
+
+
+def _placed(store: Store) -> Readable:
     def place(data: bytes) -> str:
         with contextlib.suppress(errors.NotFound):
             store.delete(store.url(IMAGE_ID))
@@ -70,10 +76,13 @@ def swift(tmp_path: Path, _stack: contextlib.ExitStack) -> Readable:
     return Readable(store, place, store.url(OTHER_ID))
 
 
-@pytest.fixture(params=[filesystem, listed, http, swift], ids=lambda make: make.__name__)
+@pytest.fixture(
+    params=[filesystem, listed, http, swift, pytest.param(rbd, marks=pytest.mark.ceph)],
+    ids=lambda make: make.__name__,
+)
 def readable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Readable]:
-    if request.param is swift:
-        request.getfixturevalue("swift_address")
+    if request.param in (swift, rbd):
+        request.getfixturevalue(f"{request.param.__name__}_address")
     with contextlib.ExitStack() as stack:
         yield request.param(tmp_path, stack)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headrace.stores.base import Store
 from headrace.stores.filesystem import FilesystemStore
-from tests.contract.stores import swifts
+from tests.contract.stores import rbds, swifts
 from tests.contract.stores.parted import PartedStore
 
 
@@ -20,18 +20,23 @@ class Variant:
     """``names`` are those of all that is held: an image's id, and whatever else there is.
 
     ``exclusive`` is whether of those who commit at the same time only one is told that it has.
-    ``server`` is the fixture of what it needs to run.
+    ``leftovers`` is what a sweep has to remove of a writer that was killed.  ``server`` is the
+    fixture of what it needs to run.
     """
 
     make: Callable[[Path], Store]
     names: Callable[[Path], list[str]] = _files
     exclusive: bool = True
+    leftovers: int = 0
     server: str | None = None
 
 
 VARIANTS = {
     "unnamed": Variant(lambda directory: FilesystemStore("file", directory)),
-    "named": Variant(lambda directory: FilesystemStore("file", directory, unnamed=False)),
+    "named": Variant(
+        lambda directory: FilesystemStore("file", directory, unnamed=False), leftovers=1
+    ),
     "parted": Variant(lambda directory: PartedStore("parted", directory)),
     "swift": Variant(swifts.store, swifts.names, exclusive=False, server="swift_address"),
+    "rbd": Variant(rbds.store, rbds.names, leftovers=1, server="ceph_address"),
 }

@@ -151,7 +151,7 @@ _RECORDS: Operations = {
     ("DELETE", IMAGE): Operation(
         summary="Delete an image",
         status=204,
-        refusals=(*_CHANGED, errors.ImageProtected),
+        refusals=(*_CHANGED, errors.ImageProtected, errors.DataInUse),
     ),
 }
 

@@ -74,6 +74,7 @@ OPERATIONS: Operations = {
             errors.LastLocation,
             errors.Conflict,
             errors.StatusConflict,
+            errors.DataInUse,
             errors.ImageChanged,
         ),
     ),
