@@ -76,6 +76,13 @@ OPTIONS: list[cfg.Opt] = [
         help="The internal location of nginx that is the image directory.",
     ),
     cfg.BoolOpt(
+        "store_redirect",
+        default=False,
+        help="With delivery 'x-accel-redirect': have nginx fetch the data of an image that lies in "
+        "an S3 store from there itself, by a URL that is signed for a minute and that no client "
+        "sees.",
+    ),
+    cfg.BoolOpt(
         "upload_offload",
         default=False,
         help="Take uploads that nginx has written to files in '.headrace-uploads' of the image "
@@ -156,7 +163,7 @@ OPTIONS: list[cfg.Opt] = [
         "max_remote_downloads",
         default=16,
         min=1,
-        help="Transfers from the origins of an http store that one worker has at a time, each "
+        help="Transfers from a store of type http or s3 that one worker has at a time, each "
         "of which holds a thread; more are answered 503 with Retry-After.",
     ),
     cfg.IntOpt(

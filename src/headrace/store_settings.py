@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from oslo_config import cfg
 
-from headrace import errors, swift_settings
+from headrace import errors, s3_settings, swift_settings
 
 FILE: list[cfg.Opt] = [
     cfg.StrOpt(
@@ -97,6 +97,7 @@ OF_TYPE: dict[str, list[cfg.Opt]] = {
     ],
     "swift": swift_settings.OPTIONS,
     "rbd": RBD,
+    "s3": s3_settings.OPTIONS,
 }
 """The settings of a store of each type, in the group that has its id."""
 
@@ -154,6 +155,10 @@ def check(conf: cfg.ConfigOpts) -> None:
         directory = os.path.realpath(conf[store_id].filesystem_store_datadir)
         if (other := seen.setdefault(directory, store_id)) != store_id:
             raise _wrong_store(store_id, f"its directory is that of store {other}")
+    for store_id in (each for each, kind in kinds.items() if kind == "s3"):
+        for name in s3_settings.REQUIRED:
+            if not conf[store_id][name]:
+                raise _wrong_store(store_id, f"{name} is not set")
 
 
 def _wrong_store(store_id: str, reason: str) -> errors.ConfigurationError:

@@ -21,6 +21,7 @@ from headrace.stores.mountpoints import MountPoints
 from headrace.stores.origin import Origins
 from headrace.stores.rbd import RbdStore
 from headrace.stores.registry import Label, Registry
+from headrace.stores.s3 import S3Store
 
 
 def registry(conf: cfg.ConfigOpts, arrivals: Arrivals | None = None) -> Registry:
@@ -147,6 +148,38 @@ def _rbd(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) ->
     )
 
 
+def redirects(conf: cfg.ConfigOpts) -> dict[str, str]:
+    """Where a server in front is sent for data, each with the file of its authorities or ""."""
+    if not conf.headrace.store_redirect:
+        return {}
+    ids = [each for each, kind in config.backends(conf).items() if kind == "s3"]
+    return {_s3(conf, each, each, None).origin: conf[each].s3_store_cacert for each in ids}
+
+
+def _s3(conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | None) -> S3Store:
+    options = conf[group]
+    redirected = conf.headrace.store_redirect and conf.headrace.delivery == "x-accel-redirect"
+    return S3Store(
+        store_id,
+        options.s3_store_host,
+        options.s3_store_bucket,
+        options.s3_store_access_key,
+        options.s3_store_secret_key,
+        windows=config.staging_dir(conf),
+        region=options.s3_store_region_name,
+        style=options.s3_store_bucket_url_format,
+        creates=options.s3_store_create_bucket_on_put,
+        large=options.s3_store_large_object_size * MIB,
+        chunk=options.s3_store_large_object_chunk_size * MIB,
+        streams=options.s3_store_thread_pools,
+        cafile=options.s3_store_cacert or None,
+        stall=conf.headrace.stall_timeout,
+        most=conf.headrace.max_remote_downloads,
+        passes_by=redirected,
+        arrivals=arrivals,
+    )
+
+
 # By type: from the settings, the store's id, the group of its own settings, and what arrives for it
 # as files.  A library that only one type needs is loaded by its maker.
 _MAKERS: dict[str, Callable[[cfg.ConfigOpts, str, str, Arrivals | None], Store]] = {
@@ -155,4 +188,5 @@ _MAKERS: dict[str, Callable[[cfg.ConfigOpts, str, str, Arrivals | None], Store]]
     "imageapi": _imageapi,
     "swift": _swift,
     "rbd": _rbd,
+    "s3": _s3,
 }

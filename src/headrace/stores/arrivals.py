@@ -51,7 +51,7 @@ class Arrivals:
         """Why nothing can be taken from the directory, if so: it must belong to this user alone."""
         try:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(self._directory, 0o700)
+                os.makedirs(self._directory, 0o700)
             status = os.stat(self._directory, follow_symlinks=False)
         except OSError as error:
             return f"{self._directory}: {error.strerror}"

@@ -27,24 +27,38 @@ Fetch = Callable[[int, int], Answer]
 """offset, length: an answer whose body is those bytes."""
 
 
+def _nowhere() -> None:
+    """Nobody but the service may fetch it."""
+
+
 class Remote:
     """``length`` bytes that an origin sends, from ``answer`` on.
 
     It has the face of an Extent that is not opened up: it is narrowed to a range by ``fetch``,
     subscribed to with ``on_close``, and read to its end.  There is no descriptor to send from, and
     no file for a server in front, so that ``path`` is empty.  An origin that breaks off is asked
-    for the rest, ``retries`` times.
+    for the rest, ``retries`` times.  ``presigned()`` is a URL from which a server in front may
+    fetch the whole, or any range; None where there is none.
     """
 
     path = ""
     way = "copy"
 
-    def __init__(self, answer: Answer, length: int, fetch: Fetch, retries: int = 0) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        length: int,
+        fetch: Fetch,
+        retries: int = 0,
+        presigned: Callable[[], str | None] = _nowhere,
+    ) -> None:
         self._answer = answer
         self._fetch = fetch
         self._retries = retries
+        self.presigned = presigned
         self._observers: list[OnClose] = []
         self._closed = False
+        self._left = False
         self.offset = 0
         self.length = length
         self.sent = 0
@@ -62,8 +76,13 @@ class Remote:
             self._answer = self._fetch(self.offset, length)
 
     def on_close(self, observer: OnClose) -> None:
-        """Have ``observer(bytes_read, ok)`` called once, when it is closed."""
+        """Have ``observer(bytes_read, ok)`` called once, when it is closed; see Extent."""
         self._observers.append(observer)
+
+    def leave_to_host(self, way: str) -> None:
+        """Note that a server in front fetches it, which never says how many bytes there were."""
+        self._left = True
+        self.way = way
 
     def read(self, size: int = -1) -> bytes:
         """Up to ``size`` bytes, fewer only at the end; b"" there.  Raises TransferError."""
@@ -95,8 +114,9 @@ class Remote:
             return
         self._closed = True
         self._answer.close()
+        ok = None if self._left else self.sent == self.length
         for observer in self._observers:
-            observer(self.sent, self.sent == self.length)
+            observer(self.sent, ok)
 
     def _ask_for_the_rest(self, failure: errors.TransferError) -> None:
         """Raises ``failure`` when that is of no use."""

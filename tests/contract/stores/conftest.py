@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from headrace.stores.base import Store
-from tests.contract.stores import rbds, swifts
+from tests.contract.stores import buckets, rbds, swifts
 from tests.contract.stores.storing import IMAGE_ID, WritingProcess, descriptors, put
 from tests.contract.stores.variants import VARIANTS
 from tests.needs import require_root
 from tools.ceph import Ceph
-from tools.swift import Swift
+from tools.swift import KEY, USER, Swift
 
 WRITING_PROCESS = Path(__file__).with_name("writing_process.py")
 StartWriting = Callable[..., WritingProcess]
@@ -26,7 +26,7 @@ def datadir(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-_MARKS = {"ceph_address": [pytest.mark.ceph]}
+_MARKS = {name: [pytest.mark.ceph] for name in ("ceph_address", "rgw_address")}
 
 
 @pytest.fixture(
@@ -53,6 +53,24 @@ def ceph_address(ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(rbds.ADDRESS, str(ceph.conf))
         put(rbds.store(tmp_path_factory.mktemp("first") / "images"), b"data")
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_address(swift: Swift) -> Iterator[None]:
+    """Has processes know where Swift is, as a service that speaks S3."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(buckets.SWIFT, buckets.address(swift.url, USER, KEY))
+        yield
+
+
+@pytest.fixture(scope="session")
+def rgw_address(ceph: Ceph) -> Iterator[None]:
+    """Has processes know where the gateway of Ceph is."""
+    gateway = ceph.gateway()
+    where = buckets.address(gateway.url, gateway.access_key, gateway.secret_key)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(buckets.RGW, where)
         yield
 
 

@@ -14,7 +14,7 @@ from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.http import HttpStore
 from headrace.stores.listed import ListedFiles
 from headrace.stores.origin import Origins
-from tests.contract.stores import rbds, swifts
+from tests.contract.stores import buckets, rbds, swifts
 from tests.contract.stores.origin_server import running
 from tests.contract.stores.storing import IMAGE_ID, OTHER_ID, descriptors, put
 from tests.faults.service import wait_until
@@ -63,6 +63,18 @@ def swift(tmp_path: Path, _stack: contextlib.ExitStack) -> Readable:
     return _placed(swifts.store(tmp_path / "images"))
 
 
+def s3(tmp_path: Path, _stack: contextlib.ExitStack) -> Readable:
+    return _placed(buckets.store(buckets.SWIFT, tmp_path / "images"))
+
+
+def s3_passed_by(tmp_path: Path, _stack: contextlib.ExitStack) -> Readable:
+    return _placed(buckets.store(buckets.SWIFT, tmp_path / "images", passes_by=True))
+
+
+def rgw(tmp_path: Path, _stack: contextlib.ExitStack) -> Readable:
+    return _placed(buckets.store(buckets.RGW, tmp_path / "images"))
+
+
 def rbd(tmp_path: Path, _stack: contextlib.ExitStack) -> Readable:
     return _placed(rbds.store(tmp_path / "images"))
 
@@ -76,13 +88,26 @@ def _placed(store: Store) -> Readable:
     return Readable(store, place, store.url(OTHER_ID))
 
 
+ADDRESSES = {
+    swift: "swift_address",
+    s3: "s3_address",
+    s3_passed_by: "s3_address",
+    rbd: "ceph_address",
+    rgw: "rgw_address",
+}
+"""The fixtures of what stores need to run."""
+
+
 @pytest.fixture(
-    params=[filesystem, listed, http, swift, pytest.param(rbd, marks=pytest.mark.ceph)],
+    params=[
+        filesystem, listed, http, swift, s3, s3_passed_by,
+        pytest.param(rbd, marks=pytest.mark.ceph), pytest.param(rgw, marks=pytest.mark.ceph),
+    ],
     ids=lambda make: make.__name__,
-)
+)  # fmt: skip
 def readable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Readable]:
-    if request.param in (swift, rbd):
-        request.getfixturevalue(f"{request.param.__name__}_address")
+    if request.param in ADDRESSES:
+        request.getfixturevalue(ADDRESSES[request.param])
     with contextlib.ExitStack() as stack:
         yield request.param(tmp_path, stack)
 

@@ -150,7 +150,7 @@ def test_of_many_threads_exactly_one_wins(store: Store, names: Names, exclusive:
         thread.join()
     assert get(store, store.url(IMAGE_ID)) in won
     assert IMAGE_ID in names()
-    assert len(names()) == len(won)
+    assert len(names()) <= len(won)
     assert len(won) == 1 or not exclusive
 
 
@@ -166,7 +166,7 @@ def test_of_many_processes_exactly_one_wins(
     said = [finish(process) for process in processes]
     won = [content for content, each in zip(contents, said, strict=True) if each == "won"]
     assert get(store, store.url(IMAGE_ID)).decode() in won
-    assert len(names()) == len(won)
+    assert 1 <= len(names()) <= len(won)
     assert len(won) == 1 or not exclusive
 
 

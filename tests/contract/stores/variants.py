@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headrace.stores.base import Store
 from headrace.stores.filesystem import FilesystemStore
-from tests.contract.stores import rbds, swifts
+from tests.contract.stores import buckets, rbds, swifts
 from tests.contract.stores.parted import PartedStore
 
 
@@ -39,4 +40,15 @@ VARIANTS = {
     "parted": Variant(lambda directory: PartedStore("parted", directory)),
     "swift": Variant(swifts.store, swifts.names, exclusive=False, server="swift_address"),
     "rbd": Variant(rbds.store, rbds.names, leftovers=1, server="ceph_address"),
+    "s3": Variant(
+        partial(buckets.store, buckets.SWIFT),
+        partial(buckets.names, buckets.SWIFT),
+        exclusive=False,
+        server="s3_address",
+    ),
+    "rgw": Variant(
+        partial(buckets.store, buckets.RGW),
+        partial(buckets.names, buckets.RGW),
+        server="rgw_address",
+    ),
 }
