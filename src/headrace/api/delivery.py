@@ -19,9 +19,10 @@ uWSGI's file_wrapper sends the whole file whatever the descriptor's position.  I
 themselves.  They do not know the ``Content-Range`` that old clients send in requests, and judge
 conditions by validators of their own: such requests leave through the host, as above.
 
-Data that lies at an origin elsewhere is copied, whatever the host.  So is, by foreign hosts, what
-has not all landed yet (Growing), since they would take the end of its file for the end of it; our
-own engine waits for the rest, in the embedded server and in uWSGI's connections.
+Data that lies at an origin elsewhere is copied, whatever the host; with ``store_redirect`` nginx
+is told of a URL, signed for a minute, from which it fetches them itself.  Copied is, by foreign
+hosts, what has not all landed yet (Growing), since they would take the end of its file for the end
+of it; our own engine waits for the rest, in the embedded server and in uWSGI's connections.
 
 Images have no validators (ETag, Last-Modified), so no ``If-Range`` can hold: the answer is whole.
 Apache adds a Last-Modified, and then judges by it.
@@ -55,6 +56,9 @@ EXTENT = "headrace.extent"
 """Where a response's Extent is noted, so that it is closed when it does not become the body."""
 
 Environ = dict[str, Any]
+
+STORES = "/headrace-stores/"
+"""Where nginx has its internal locations of stores: below it the scheme, the host, the path."""
 
 _CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
@@ -109,7 +113,7 @@ class Delivery:
             resp.set_header("Content-MD5", image.checksum)
         if asked is not None:
             extent.narrow(*asked)
-        if self.mode in _FRONTS and not legacy and self._leave_to_front(req, resp, extent):
+        if self.mode in _FRONTS and not legacy and self._leave_to_front(req, resp, extent, asked):
             return
         if asked is not None:
             offset, length = asked
@@ -123,18 +127,24 @@ class Delivery:
         # falcon's annotation names read()'s parameter differently; PEP 3333 passes it by position.
         resp.stream = cast(Any, self._body(req.env, extent, asked is not None))
 
-    def _leave_to_front(self, req: falcon.Request, resp: falcon.Response, extent: Data) -> bool:
-        """Name the file to the server in front, unless that would judge conditions by itself.
+    def _leave_to_front(
+        self,
+        req: falcon.Request,
+        resp: falcon.Response,
+        extent: Data,
+        asked: tuple[int, int] | None,
+    ) -> bool:
+        """Name the data to the server in front, unless that would judge conditions by itself.
 
         It is told of some directories only.  What grows has another name when it has grown.
         """
+        if any(map(req.get_header, _CONDITIONS)):
+            return False
+        if isinstance(extent, Remote):
+            return self._leave_to_store(resp, extent, asked)
         inside, _, name = extent.path.rpartition("/")
         location = self.locations.get(inside)
-        if (
-            location is None
-            or isinstance(extent, Remote | Growing)
-            or any(map(req.get_header, _CONDITIONS))
-        ):
+        if location is None or isinstance(extent, Growing):
             return False
         if self.mode is Mode.X_SENDFILE:
             # Its bytes as they are: mod_xsendfile reads no escapes, or is told not to.
@@ -142,6 +152,21 @@ class Delivery:
         else:
             resp.set_header("X-Accel-Redirect", f"{location}{quote(name)}")
         extent.leave_to_host("offloaded")
+        return True
+
+    def _leave_to_store(
+        self, resp: falcon.Response, remote: Remote, asked: tuple[int, int] | None
+    ) -> bool:
+        """Tell nginx where the store has the data, if it may fetch them from there."""
+        url = remote.presigned() if self.mode is Mode.X_ACCEL_REDIRECT else None
+        if url is None:
+            return False
+        scheme, _, rest = url.partition("://")
+        resp.set_header("X-Accel-Redirect", f"{STORES}{scheme}/{rest}")
+        if asked is not None:
+            offset, length = asked
+            resp.set_header("X-Headrace-Range", f"bytes={offset}-{offset + length - 1}")
+        remote.leave_to_host("offloaded")
         return True
 
     def _body(self, env: Environ, extent: Data, ranged: bool) -> object:

@@ -5,8 +5,9 @@ import re
 import resource
 import shlex
 import shutil
+import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -40,6 +41,19 @@ _NAME = re.compile(r"<(\w+)>")
 _APACHE_LOGS = ("/var/log/apache2", "/var/log/httpd", "/var/log")
 _APACHE_MODULES = ("/usr/lib/apache2/modules", "/etc/httpd/modules", "/usr/lib64/httpd/modules")
 _MOST_FILES = 32768
+_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+_STORE_FAILED = """\
+        location @headrace-store-failed {
+            internal;
+            default_type text/plain;
+            # A client that asks for it by itself: Headrace has said nothing.
+            if ($headrace_request = "") {
+                return 404;
+            }
+            add_header X-Openstack-Request-Id $headrace_request always;
+            return 502 "the store of the image's data does not answer\\n";
+        }
+"""
 
 
 @dataclass(frozen=True)
@@ -259,9 +273,13 @@ def _note_access(server: str, setup: Setup) -> None:
 
 
 def _write(server: str, setup: Setup) -> str:
-    template = files("headrace").joinpath("recipes", RECIPES[server]).read_text(encoding="utf-8")
     values = _common(setup, server) | _VALUES[server](setup)
-    quote = _QUOTES[server]
+    return re.sub(r"\n{3,}", "\n\n", _filled(RECIPES[server], values, _QUOTES[server]))
+
+
+def _filled(recipe: str, values: Mapping[str, str], quote: Callable[[str], str]) -> str:
+    """The text of a file of recipes/ with values in its places."""
+    template = files("headrace").joinpath("recipes", recipe).read_text(encoding="utf-8")
 
     def fill(match: re.Match[str]) -> str:
         kind, colon, text = match[1].partition(":")
@@ -269,8 +287,7 @@ def _write(server: str, setup: Setup) -> str:
             return quote(_NAME.sub(lambda name: values[name[1]], text))
         return values[match[1]]
 
-    text = _PLACE.sub(fill, template)
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return _PLACE.sub(fill, template)
 
 
 def _common(setup: Setup, server: str) -> dict[str, str]:
@@ -321,9 +338,28 @@ def _nginx(setup: Setup) -> dict[str, str]:
         "group": users.group_name(user.pw_gid),
         "listen": listen,
         "tls": tls,
+        "stores": _nginx_stores(setup),
         "sendfile": "on" if _zero_copy(setup) else "off",
         "files": str(_open_files()),
     }
+
+
+def _nginx_stores(setup: Setup) -> str:
+    """A location for each service whose data nginx fetches by itself; what they answer with."""
+    from headrace.api import backends, delivery
+
+    common = _common(setup, "nginx")
+    found = []
+    for origin, cafile in backends.redirects(setup.conf).items():
+        scheme, _, host = origin.partition("://")
+        values = {
+            "store_origin": origin,
+            "store_host": host,
+            "store_location": f"{delivery.STORES}{scheme}/{host}/",
+            "store_cacert": cafile or ssl.get_default_verify_paths().cafile or _AUTHORITIES,
+        }
+        found.append(_filled("nginx-store.conf", common | values, quoting.nginx))
+    return "".join([*found, _STORE_FAILED] if found else [])
 
 
 def _apache(setup: Setup) -> dict[str, str]:
