@@ -54,7 +54,7 @@ def test_an_import_ends_before_its_host(name: str, origin: str) -> None:
     with hosts.running(name, conf=CONF) as host:
         begin(host, origin)
         stop(host)
-        wait_until(lambda: "1 imports go on" in host.logs(), "the stop")
+        wait_until(lambda: "1 imports and fills go on" in host.logs(), "the stop")
         Origin.done.set()
         assert left(host) == (["active"], ["success"], 0), host.logs()
 

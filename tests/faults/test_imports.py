@@ -173,7 +173,7 @@ def test_a_service_that_stops_lets_imports_finish(origin: str, tmp_path: Path) -
         begin(first, image_id, name="web-download", uri=origin)
         assert Origin.going.wait(GUARD)
         os.kill(first.server.pid, signal.SIGTERM)
-        wait_until(lambda: "1 imports go on" in first.server.log.read_text(), "the stop")
+        wait_until(lambda: "1 imports and fills go on" in first.server.log.read_text(), "the stop")
         Origin.done.set()
         assert first.server.stop() == 0
     with service(tmp_path) as second:
@@ -190,7 +190,7 @@ def test_what_does_not_finish_in_time_is_undone_before_the_service_is_gone(
         begin(first, image_id, name="web-download", uri=origin)
         assert Origin.going.wait(GUARD)
         assert first.server.stop() == 0
-        assert "gave 1 imports up" in first.server.log.read_text()
+        assert "gave 1 imports and fills up" in first.server.log.read_text()
         assert "do not end" not in first.server.log.read_text()
         database = sqlite3.connect(first.server.state_dir / "headrace.db")
         assert database.execute("SELECT status FROM images").fetchall() == [("queued",)]
@@ -217,12 +217,14 @@ def test_a_worker_that_is_replaced_finishes_its_imports(
             wait_until(
                 lambda: (
                     [running.status(image_id) for _ in range(20)]
-                    and "1 imports go on" in running.server.log.read_text()
+                    and "1 imports and fills go on" in running.server.log.read_text()
                 ),
                 "the worker's share",
             )
         wait_until(lambda: set(running.server.pids()) - before, "new workers")
-        wait_until(lambda: "1 imports go on" in running.server.log.read_text(), "the old one")
+        wait_until(
+            lambda: "1 imports and fills go on" in running.server.log.read_text(), "the old one"
+        )
         assert running.status(image_id) == "importing"
         Origin.done.set()
         wait_until(lambda: running.status(image_id) == "active", "the import")

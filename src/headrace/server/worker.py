@@ -412,7 +412,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 log.info("stopping: %d requests in flight", len(self._in_flight()))
                 tell = time.monotonic() + TELL
             elif time.monotonic() >= tell and self.wsgi.jobs():
-                log.info("stopping: %d imports go on", self.wsgi.jobs())
+                log.info("stopping: %d imports and fills go on", self.wsgi.jobs())
                 tell = time.monotonic() + TELL
             self._turn()
         if cut := self._in_flight():
@@ -420,7 +420,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             for conn in cut:
                 conn.cut()
         if jobs := self.wsgi.jobs():
-            log.warning("stopping: gave %d imports up", jobs)
+            log.warning("stopping: gave %d imports and fills up", jobs)
         self.wsgi.stop_jobs()  # and what the requests yet begin
         deadline = time.monotonic() + CUT_GRACE
         while (self._in_flight() or self.wsgi.jobs()) and time.monotonic() < deadline:

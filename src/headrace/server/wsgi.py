@@ -72,10 +72,10 @@ def end(drain: float = DRAIN) -> None:
     if _built is None:
         return
     if jobs := _built.jobs():
-        _log.info("stopping: %d imports go on", jobs)
+        _log.info("stopping: %d imports and fills go on", jobs)
         _wait(_built, drain)
     if jobs := _built.jobs():
-        _log.warning("stopping: gave %d imports up", jobs)
+        _log.warning("stopping: gave %d imports and fills up", jobs)
     _built.stop_jobs()
     _wait(_built, UNDO)
 
