@@ -14,17 +14,18 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from threading import Lock
 from typing import ClassVar, cast
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 from headrace import __version__, errors
+from headrace.stores import wire
 from headrace.stores.origin import Fetched
 from headrace.stores.signature import Signer, quoted
+from headrace.stores.wire import Switch
 from headrace.transfer import engine
 from headrace.transfer.extent import Extent
 
@@ -37,7 +38,6 @@ _TRIES = 4
 # What may have happened on the way.
 _AGAIN = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
 _MOST = 16 << 20  # bytes of an answer that is no data; a page of a list has 1000 entries
-_BUFFER = 256 << 10
 _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _AMAZON = re.compile(r"s3(?:[.-](?:dualstack[.])?([a-z0-9-]+))?[.]amazonaws[.]com(?:[.]cn)?")
 
@@ -104,37 +104,6 @@ class Found:
     tag: str | None
 
 
-class Switch:
-    """Cuts the questions that are under way through it, and those to come, once it is off."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._sockets: set[socket.socket] = set()
-        self._off = False
-
-    def turn_off(self) -> None:
-        with self._lock:
-            self._off = True
-            for sock in self._sockets:
-                engine.cut(engine.Stream(sock.fileno()))
-
-    def check(self) -> None:
-        """Raises TransferError once it is off."""
-        if self._off:
-            raise errors.TransferError(reason="it was given up", moved=0)
-
-    @contextlib.contextmanager
-    def through(self, sock: socket.socket) -> Iterator[None]:
-        with self._lock:
-            self.check()
-            self._sockets.add(sock)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._sockets.discard(sock)
-
-
 class Bucket:
     """One bucket at the service at ``endpoint``, an http or https URL without a path.
 
@@ -178,7 +147,8 @@ class Bucket:
         self.origin = f"{parts.scheme}://{host}"
         self._host = host
         self._root = "" if virtual else f"/{quote(bucket)}"
-        self._tls = _trust(cafile) if parts.scheme == "https" else None
+        tls = parts.scheme == "https"
+        self._tls = wire.trust(f"store {name}", cafile) if tls else None
 
     def ask(
         self,
@@ -306,7 +276,11 @@ class Bucket:
     ) -> Fetched:
         """Ask once; raises OSError, HTTPException and the TransferErrors of a piece's file."""
         length = body.length if isinstance(body, Piece) else len(body)
-        digest = _sha256(body) if isinstance(body, Piece) else hashlib.sha256(body).hexdigest()
+        digest = (
+            wire.digest("sha256", body.fd, body.offset, body.length)
+            if isinstance(body, Piece)
+            else hashlib.sha256(body).hexdigest()
+        )
         path = self._path(key)
         sent = {
             "Host": self._host,
@@ -370,26 +344,3 @@ def _read(fetched: Fetched) -> Reply:
     response = fetched.response
     body = response.read(_MOST)
     return Reply(response.status, cast(Mapping[str, str], response.headers), body)
-
-
-def _sha256(piece: Piece) -> str:
-    """In hex; it is what sendfile will send, since nobody writes there any more."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(_BUFFER, max(piece.length, 1))))
-    done = 0
-    while done < piece.length:
-        count = os.preadv(piece.fd, [buffer[: piece.length - done]], piece.offset + done)
-        if count == 0:
-            raise errors.FileTruncated(missing=piece.length - done, moved=done)
-        digest.update(buffer[:count])
-        done += count
-    return digest.hexdigest()
-
-
-def _trust(cafile: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=cafile or None)
-    except OSError as error:
-        raise errors.ConfigurationError(
-            reason=f"certificate authorities {cafile}: {error.strerror or error}"
-        ) from error

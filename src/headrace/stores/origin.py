@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 from headrace import __version__, errors
 from headrace.stores.destinations import Destination, Destinations
+from headrace.stores.wire import trust
 from headrace.transfer import engine
 
 MOST_REDIRECTS = 5
@@ -98,15 +99,7 @@ class Origins:
     ) -> None:
         self._destinations = destinations
         self._stall = stall
-        try:
-            self._tls = ssl.create_default_context(cafile=cafile)
-        except OSError as error:
-            raise errors.ConfigurationError(
-                reason=f"certificate authorities {cafile}: {error.strerror or error}"
-            ) from error
-        if insecure:
-            self._tls.check_hostname = False
-            self._tls.verify_mode = ssl.CERT_NONE
+        self._tls = trust("origins", cafile, insecure=insecure)
 
     def check(self, url: str) -> None:
         """Raises InvalidLocation when ``url`` leads where it may not; connects to nothing."""

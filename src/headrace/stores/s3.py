@@ -28,10 +28,11 @@ from xml.sax.saxutils import escape
 from headrace import errors
 from headrace.model import IMAGE_ID, MIB
 from headrace.stores.arrivals import Arrivals
-from headrace.stores.bucket import TOKEN, Bucket, Piece, Reply, Switch
+from headrace.stores.bucket import TOKEN, Bucket, Piece, Reply
 from headrace.stores.origin import Fetched
 from headrace.stores.remote import Remote, Turns
 from headrace.stores.window import AdoptedWindow, WindowWriter, new_window
+from headrace.stores.wire import Switch
 from headrace.transfer.engine import Source
 
 _log = logging.getLogger(__name__)

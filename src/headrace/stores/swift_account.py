@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from headrace import __version__, errors
+from headrace.stores import wire
 from headrace.stores.origin import Fetched
 from headrace.transfer import engine
 from headrace.transfer.extent import Extent
@@ -100,7 +101,7 @@ class Account:
     def __init__(self, what: str, reference: Reference, access: Access) -> None:
         self._what = what
         self._access = access
-        self._tls = _tls(what, access)
+        self._tls = wire.trust(what, access.cafile, insecure=access.insecure)
         self._login: Login = (
             _Own(self, reference)
             if reference.version == "1"
@@ -378,16 +379,3 @@ def _plugin(identity: Any, reference: Reference) -> Any:
         project_domain_name=reference.project_domain_name,
         **domains,
     )
-
-
-def _tls(what: str, access: Access) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=access.cafile)
-    except OSError as error:
-        raise errors.ConfigurationError(
-            reason=f"{what}: certificate authorities {access.cafile}: {error.strerror or error}"
-        ) from error
-    if access.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

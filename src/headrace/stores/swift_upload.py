@@ -8,22 +8,19 @@ here, too.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from urllib.parse import unquote
 
 from headrace import errors
-from headrace.model import MIB
+from headrace.stores import wire
 from headrace.stores.swift_account import Answer
 from headrace.stores.swift_place import UPLOAD, Place
-from headrace.transfer import engine
+from headrace.stores.wire import Switch
 from headrace.transfer.extent import Extent
 
 _log = logging.getLogger(__name__)
@@ -50,8 +47,7 @@ class SwiftUpload:
         self._create = create
         self._id = uuid.uuid4().hex
         self._lock = threading.Lock()
-        self._stopped = False
-        self._sockets: set[socket.socket] = set()
+        self._switch = Switch()
         self._begun: set[int] = set()
         self._parts: dict[int, tuple[str, int]] = {}  # MD5 and size
         self._made = False
@@ -66,7 +62,8 @@ class SwiftUpload:
             return  # an empty object has no segments
         with self._lock:
             self._begun.add(number)
-        digest = _md5(fd, offset, length)
+        # The only digest that Swift knows.
+        digest = wire.digest("md5", fd, offset, length)
         failure: errors.Error = errors.StoreUnwritable()
         for pause in _PAUSES:
             time.sleep(pause)
@@ -78,7 +75,7 @@ class SwiftUpload:
             else:
                 self._parts[number] = digest, length
                 return
-            if self._stopped:
+            if self._switch.off:
                 break
         raise failure
 
@@ -116,10 +113,7 @@ class SwiftUpload:
         self._made = False
 
     def stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            for sock in self._sockets:
-                engine.cut(engine.Stream(sock.fileno()))
+        self._switch.turn_off()
 
     def abort(self) -> None:
         self.retract()
@@ -144,21 +138,12 @@ class SwiftUpload:
         with contextlib.closing(Extent(os.dup(fd), 0, offset + length)) as extent:
             extent.narrow(offset, length)
             return part.account.ask(
-                "PUT", part.path, headers={"Etag": digest}, body=extent, watched=self._watched
+                "PUT",
+                part.path,
+                headers={"Etag": digest},
+                body=extent,
+                watched=self._switch.through,
             )
-
-    @contextlib.contextmanager
-    def _watched(self, sock: socket.socket) -> Iterator[None]:
-        """While this lasts ``stop`` ends the connection.  Raises ServiceUnavailable after it."""
-        with self._lock:
-            if self._stopped:
-                raise errors.ServiceUnavailable(reason="the upload was given up")
-            self._sockets.add(sock)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._sockets.discard(sock)
 
     def _ask_to_make(
         self, query: dict[str, str], headers: dict[str, str], body: bytes
@@ -187,17 +172,3 @@ class SwiftUpload:
             return errors.StoreFull()
         _log.warning("%s", self._place.account.refused(status))
         return errors.StoreUnwritable()
-
-
-def _md5(fd: int, offset: int, length: int) -> str:
-    """The MD5 of a part of a file, in hexadecimal: the only digest that Swift knows."""
-    digest = hashlib.md5(usedforsecurity=False)
-    buffer = memoryview(bytearray(MIB))
-    while length:
-        got = os.preadv(fd, [buffer[: min(length, len(buffer))]], offset)
-        if not got:
-            raise errors.FileTruncated(missing=length, moved=0)
-        digest.update(buffer[:got])
-        offset += got
-        length -= got
-    return digest.hexdigest()
