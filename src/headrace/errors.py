@@ -94,6 +94,7 @@ HTTP answer, cli/main.py into one line on stderr and an exit code.  Every HTTP e
         ├── ConnectionFailed         503  client.connection_failed
         ├── LoginRefused             401  client.login_refused
         ├── NotInCatalog             404  client.not_in_catalog
+        ├── NoRanges                 501  client.no_ranges
         └── DataCorrupt              500  client.data_corrupt
 """
 
@@ -597,6 +598,12 @@ class NotInCatalog(ClientError):
     code = "client.not_in_catalog"
     status = 404
     text = "the catalog of Keystone at {url} has no {interface} image service{where}"
+
+
+class NoRanges(ClientError):
+    code = "client.no_ranges"
+    status = 501
+    text = "the connection was cut, and the service serves no ranges"
 
 
 class DataCorrupt(ClientError):

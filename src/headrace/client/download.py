@@ -10,18 +10,19 @@ import select
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from headrace.client.connection import JSON, Connection, Query, forget_body, split_body
+from headrace.client.connection import JSON, Connection, forget_body, split_body
 from headrace.client.partial import Expected, Partial, partial_name
 from headrace.errors import (
     ClientError,
     ConnectionFailed,
     DataCorrupt,
     Error,
+    NoRanges,
     PeerGone,
     PeerStalled,
     StoreFull,
@@ -84,7 +85,7 @@ def to_file(
         for _ in range(STARTS):
             try:
                 done = _land(connection, expected, partial, verify=verify, progress=progress)
-            except _StartOver:
+            except (_StartOver, NoRanges):
                 partial.empty()
                 continue
             except DataCorrupt:
@@ -108,7 +109,8 @@ def to_descriptor(
 ) -> Downloaded:
     """Fetch the data of ``image``, a record, into ``fd``; DataCorrupt comes after the bytes.
 
-    BrokenPipeError if the reader of a pipe is gone; ClientError if ``fd`` cannot be written.
+    BrokenPipeError if the reader of a pipe is gone; ClientError if ``fd`` cannot be written;
+    NoRanges.
     """
     expected = Expected.of(image, prefer)
     algorithm = expected.algorithm if verify else None
@@ -120,8 +122,6 @@ def to_descriptor(
             os.lseek(fd, start + done.moved.bytes, os.SEEK_SET)
             return done
         return _into_stream(connection, expected, fd, algorithm, progress)
-    except _StartOver as error:
-        raise _without_ranges() from error
     except (StoreFull, StoreUnwritable) as error:
         raise _unwritten(error) from error
     finally:
@@ -136,10 +136,28 @@ def to_empty_file(
 
     Raises StoreFull, StoreUnwritable; ClientError when it does not come.
     """
-    try:
-        return _into_file(connection, expected, fd, 0, None, None, progress).moved
-    except _StartOver as error:
-        raise _without_ranges() from error
+    return _into_file(connection, expected, fd, 0, None, None, progress).moved
+
+
+@contextlib.contextmanager
+def arriving(
+    connection: Connection, expected: Expected, position: int
+) -> Iterator[Iterable[Source]]:
+    """The data from ``position`` on, piece by piece, while the context lasts.
+
+    Raises NoRanges when only all of it is to be had, ClientError when what is sent cannot be it,
+    and what the service answers.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            response, sock = connection.with_token(
+                lambda: stack.enter_context(_asked(connection, expected, position))
+            )
+            _check(response, expected, position)
+            yield _pieces(connection, response, sock)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise connection.failed(error) from error
 
 
 def kept(image: Mapping[str, object], target: Path) -> tuple[Path, int] | None:
@@ -154,7 +172,7 @@ def kept(image: Mapping[str, object], target: Path) -> tuple[Path, int] | None:
 
 
 class _StartOver(Exception):
-    """What has landed is of no use: the service serves no ranges, or it was not right."""
+    """What had landed before was not right."""
 
 
 class _Arrival:
@@ -204,68 +222,69 @@ class _Arrival:
         return Moved(self.position - self._start, self._calls, self._how)
 
     def _attempt(self) -> None:
-        headers = {"Accept": JSON}
-        if self.position:
-            headers["Range"] = f"bytes={self.position}-"
-        path = f"/v2/images/{quote(self._expected.image_id, safe='')}/file"
-        prefer = self._expected.prefer
-        query = {"prefer": ",".join(prefer)} if prefer else None
-        try:
-            self._connection.with_token(lambda: self._fetch(path, headers, query))
-        except (OSError, http.client.HTTPException) as error:
-            raise self._connection.failed(error) from error
-
-    def _fetch(self, path: str, headers: Mapping[str, str], query: Query | None) -> None:
-        self._connection.send_head("GET", path, headers, query=query)
-        sock = self._connection.socket
-        with self._connection.answer() as response:
-            self._check(response)
-            self._take(response, sock)
-
-    def _check(self, response: http.client.HTTPResponse) -> None:
-        """Refuse an answer that is not the bytes asked for."""
-        expected = self._expected
-        if response.status == http.client.NO_CONTENT:
-            raise ClientError(reason=f"image {expected.image_id} has no data")
-        if self.position:
-            if response.status != http.client.PARTIAL_CONTENT:
-                raise _StartOver
-            served = response.headers.get("Content-Range", "")
-            if not re.match(rf"bytes {self.position}-\d+/", served):
-                raise ClientError(reason=f"bytes from {self.position} were asked for, not {served}")
-        if expected.size is not None and response.length is not None:
-            size = self.position + response.length
-            if size != expected.size:
-                raise ClientError(
-                    reason=f"the service sends {size} bytes of an image of {expected.size}"
-                )
-
-    def _take(self, response: http.client.HTTPResponse, sock: socket.socket) -> None:
         start = self.position
 
         def progress(moved: int) -> None:
             self.position = start + moved
             self._tell()
 
-        moved = pump_all(self._pieces(response, sock), self._sink(start), progress=progress)
+        with arriving(self._connection, self._expected, start) as pieces:
+            moved = pump_all(pieces, self._sink(start), progress=progress)
         self._calls += moved.calls
         self._how = moved.how
         if self._expected.size not in {None, self.position}:
             raise PeerGone(moved=self.position)
 
-    def _pieces(self, response: http.client.HTTPResponse, sock: socket.socket) -> Iterator[Source]:
-        """The body: what http.client has read ahead with the head, then the socket itself."""
-        if self._connection.encrypted or response.length is None:
-            yield Reader(_Body(response))
-            return
-        ahead, left = split_body(response)
-        yield ahead
-        yield Stream(sock.fileno(), left, stall=self._connection.timeout)
-        forget_body(response)
-
     def _tell(self) -> None:
         for watcher in self._watchers:
             watcher(self.position)
+
+
+@contextlib.contextmanager
+def _asked(
+    connection: Connection, expected: Expected, position: int
+) -> Iterator[tuple[http.client.HTTPResponse, socket.socket]]:
+    """The answer to a request for the data from ``position`` on, and what it comes through."""
+    headers = {"Accept": JSON}
+    if position:
+        headers["Range"] = f"bytes={position}-"
+    path = f"/v2/images/{quote(expected.image_id, safe='')}/file"
+    query = {"prefer": ",".join(expected.prefer)} if expected.prefer else None
+    connection.send_head("GET", path, headers, query=query)
+    sock = connection.socket
+    with connection.answer() as response:
+        yield response, sock
+
+
+def _check(response: http.client.HTTPResponse, expected: Expected, position: int) -> None:
+    """Refuse an answer that is not the bytes asked for."""
+    if response.status == http.client.NO_CONTENT:
+        raise ClientError(reason=f"image {expected.image_id} has no data")
+    if position:
+        if response.status != http.client.PARTIAL_CONTENT:
+            raise NoRanges()
+        served = response.headers.get("Content-Range", "")
+        if not re.match(rf"bytes {position}-\d+/", served):
+            raise ClientError(reason=f"bytes from {position} were asked for, not {served}")
+    if expected.size is not None and response.length is not None:
+        size = position + response.length
+        if size != expected.size:
+            raise ClientError(
+                reason=f"the service sends {size} bytes of an image of {expected.size}"
+            )
+
+
+def _pieces(
+    connection: Connection, response: http.client.HTTPResponse, sock: socket.socket
+) -> Iterator[Source]:
+    """The body: what http.client has read ahead with the head, then the socket itself."""
+    if connection.encrypted or response.length is None:
+        yield Reader(_Body(response))
+        return
+    ahead, left = split_body(response)
+    yield ahead
+    yield Stream(sock.fileno(), left, stall=connection.timeout)
+    forget_body(response)
 
 
 class _Body:
@@ -425,10 +444,6 @@ def _reader_gone(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
-
-
-def _without_ranges() -> ClientError:
-    return ClientError(reason="the connection was cut, and the service serves no ranges")
 
 
 def _unwritten(error: Error) -> ClientError:
