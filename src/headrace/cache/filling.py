@@ -14,7 +14,7 @@ from headrace import errors
 from headrace.cache.directory import Entry
 from headrace.client.partial import Expected
 from headrace.transfer.digest import Follower
-from headrace.transfer.engine import FileSink, Source, Stream, cut, pump_all
+from headrace.transfer.engine import FileSink, Progress, Source, Stream, cut, pump_all
 from headrace.transfer.writeback import start_writeback
 
 _log = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ Fetch = Callable[[int], AbstractContextManager[Iterable[Source]]]
 
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # between attempts that brought next to nothing
 _MUCH = 1 << 20  # bytes that are worth another round of attempts
+
+# What has landed of these is not to be gone on with, or there is no room for the rest.
+_USELESS = (errors.NoRanges, errors.NotFound, errors.StoreFull, errors.StoreUnwritable)
 
 # Write-back is started, and a look taken whether all this is still wanted, every so many bytes.
 _STEP = 8 << 20
@@ -47,7 +50,10 @@ class Fill:
     """Fills ``entry`` with what ``fetch`` brings, until it is what is ``expected``.
 
     An image whose record names no hash is taken for right when its size is.  ``checksum`` is noted
-    beside it; ``ended`` is told of the end.
+    beside it; ``ended`` is told of the end, ``progress`` of the bytes there so far.
+
+    With ``keep``, what has landed stays for another to go on with, however this one breaks off:
+    unless it is of no use to anybody.
     """
 
     def __init__(
@@ -58,12 +64,17 @@ class Fill:
         *,
         checksum: str | None = None,
         ended: Ended | None = None,
+        progress: Progress | None = None,
+        keep: bool = False,
     ) -> None:
         self._entry = entry
         self._expected = expected
         self._fetch = fetch
         self._checksum = checksum
         self._ended = ended
+        self._progress = progress
+        self._keep = keep
+        self.failure: errors.Error | None = None
         algorithms = [] if expected.algorithm is None else [expected.algorithm]
         self._digests = Follower(entry.fd, algorithms)
         self._pushed = entry.landed
@@ -97,8 +108,9 @@ class Fill:
         except errors.ServiceStops:
             outcome = Outcome.LEFT
             self._entry.leave()
-        except errors.ImageGone:
+        except errors.ImageGone as error:
             outcome = Outcome.REMOVED
+            self.failure = error
         except (errors.DataCorrupt, errors.ImageTooLarge) as error:
             outcome = Outcome.WRONG
             self._warn(error)
@@ -119,10 +131,14 @@ class Fill:
         return Outcome.WHOLE if self._entry.publish(self._checksum) else Outcome.REMOVED
 
     def _warn(self, error: errors.Error) -> None:
+        self.failure = self.failure or error
         _log.warning("image %s could not be cached: %s", self._entry.image_id, error)
 
     def _end(self, outcome: Outcome) -> None:
+        useless = outcome is not Outcome.BROKEN or isinstance(self.failure, _USELESS)
         try:
+            if self._keep and not useless:
+                self._entry.leave()
             self._entry.discard()
         except errors.Error as error:
             self._warn(error)
@@ -165,6 +181,8 @@ class Fill:
 
     def _advance(self, total: int) -> None:
         self._digests.advance(total)
+        if self._progress is not None:
+            self._progress(total)
         if total - self._pushed >= _STEP:
             start_writeback(self._entry.fd, self._pushed, total - self._pushed)
             self._pushed = total
