@@ -28,6 +28,12 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "add": ("content", "add", "Add an image; its data is path=FILE, or standard input."),
     "upload": ("content", "upload", "Send the data of an image that has none yet."),
     "download": ("content", "download", "Fetch an image's data."),
+    "fetch": (
+        "fetch",
+        "fetch",
+        "Fetch an image to this host's cache, and from there to a file.",
+    ),
+    "fetched": ("fetch", "fetched", "Look after the images that were fetched to this host."),
     "import": (
         "imports",
         "command",

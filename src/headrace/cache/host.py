@@ -1,0 +1,313 @@
+"""The images that a compute host keeps of an image service, for all processes that fetch them.
+
+One downloads an image, the others wait for it.  It comes over as many connections as it takes, goes
+on where a killed one was, and is nobody's before its hash is the one that the service has on
+record.  What was fetched once can be had without the service.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from headrace import errors
+from headrace.cache.directory import Directory, Entry
+from headrace.cache.filling import Fill, Outcome
+from headrace.cache.records import Record, Records
+from headrace.client import download
+from headrace.client.connection import Connection
+from headrace.client.partial import Expected
+from headrace.model import IMAGE_ID, Status
+from headrace.transfer.digest import Follower
+from headrace.transfer.engine import Progress
+from headrace.transfer.extent import Extent
+from headrace.transfer.growing import WHOLE, Growing
+from headrace.transfer.growing import Fill as Stand
+
+_STARTS = 3
+_LOOK = 0.05  # seconds between two looks at what another process does
+DEAD_FOR = 86400.0
+"""Seconds after which nobody is expected to go on with a fetch that broke off."""
+
+
+class Found(StrEnum):
+    """How an image came to be in the cache."""
+
+    HIT = "hit"
+    WAITED = "waited"  # another process fetched it meanwhile
+    FETCHED = "fetched"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An image that is in the cache, and will be at least until ``extent`` is closed.
+
+    ``resumed`` are the bytes that an earlier fetch had left; ``verified`` is the algorithm of its
+    hash, None if it has none.
+    """
+
+    record: Record
+    extent: Extent
+    found: Found
+    path: str
+    resumed: int = 0
+
+    @property
+    def verified(self) -> str | None:
+        return Expected.of(self.record.image).algorithm
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An image in the cache; ``used`` is when it was last, in seconds since the epoch."""
+
+    entry_id: str
+    record: Record
+    used: float
+
+
+class HostCache:
+    """The cache in the directory ``path``, of at most ``max_size`` bytes of image data.
+
+    Only the user whose it is may enter it: who may read an image here was decided when it was
+    fetched.  ``stall`` is for how many seconds another process may bring nothing of an image that
+    one waits for.  Raises ConfigurationError.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], max_size: int, stall: float = 60.0) -> None:
+        path = os.path.abspath(path)
+        with contextlib.suppress(OSError):  # Directory says what is wrong
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.mkdir(path, 0o700)
+        self._directory = Directory(path, max_size)
+        self._records = Records(os.path.join(path, "records"))
+        self._stall = stall
+        self.path = path
+        self.max_size = max_size
+
+    @contextlib.contextmanager
+    def fetched(
+        self,
+        connection: Connection,
+        image: Mapping[str, object],
+        *,
+        unverified: bool = False,
+        progress: Progress | None = None,
+    ) -> Iterator[Kept]:
+        """The data of ``image``, the service's record, which is fetched unless it is there.
+
+        ``unverified`` takes an image of which the service has no hash.  ``progress`` is told of the
+        bytes there so far, whoever brings them.  Raises ClientError for what cannot be kept,
+        DataCorrupt, and what the service answers.
+        """
+        size = _expect(image, unverified=unverified)
+        if size > self.max_size:
+            raise errors.ClientError(
+                reason=f"the image has {size} bytes, more than all of the cache: {self.max_size}"
+            )
+        kept = self._have(connection, Record.of(image, size), progress or (lambda _: None))
+        with contextlib.closing(kept.extent):
+            yield kept
+
+    @contextlib.contextmanager
+    def held(self, image_id: str) -> Iterator[Kept | None]:
+        """The data of an image that is in the cache, without asking anybody; None if it is not."""
+        record = self._records.read(image_id) if IMAGE_ID.fullmatch(image_id) else None
+        extent = None if record is None else self._open(image_id, record)
+        if record is None or extent is None:
+            yield None
+            return
+        with contextlib.closing(extent):
+            yield self._kept(record, extent, Found.HIT)
+
+    def list(self) -> list[Listed]:
+        """What is there, whole; what was used last comes first."""
+        entries = sorted(self._directory.cached(), key=lambda each: -each.last_accessed)
+        return [
+            Listed(each.image_id, record, each.last_accessed)
+            for each in entries
+            if (record := self._records.read(each.image_id)) is not None
+        ]
+
+    def used(self) -> int:
+        """How many bytes lie there, whole or not."""
+        return self._directory.used()
+
+    def delete(self, image_id: str) -> bool:
+        """Remove an image; whether it was there.  Files that it was delivered to stay."""
+        there = self._directory.delete(image_id)
+        self._tidy()
+        return there
+
+    def prune(self, dead_for: float = DEAD_FOR) -> tuple[int, int]:
+        """Make it fit ``max_size``, and remove what is of no use; images and bytes removed.
+
+        What a fetch left that broke off is gone on with for ``dead_for`` seconds.
+        """
+        before = self.used()
+        removed, _ = self._directory.prune()
+        removed += self._directory.clean(dead_for)
+        self._tidy()
+        return removed, max(before - self.used(), 0)
+
+    def _have(self, connection: Connection, record: Record, progress: Progress) -> Kept:
+        entry_id = str(record.image["id"])
+        known = self._records.read(entry_id)
+        if known is not None and not known.is_of(record.image):
+            self._directory.delete(entry_id)  # it is of what the image was before
+        found, resumed, starts = Found.HIT, 0, 0
+        while True:
+            extent = self._open(entry_id, record)
+            if extent is not None:
+                return self._kept(record, extent, found, resumed)
+            entry = self._begin(entry_id, record)
+            if entry is None:
+                extent = self._follow(entry_id, record, progress)
+                if extent is not None:
+                    return self._kept(record, extent, Found.WAITED)
+                continue
+            found, resumed, starts = Found.FETCHED, entry.landed, starts + 1
+            failure = self._fill(connection, entry, record, progress)
+            again = isinstance(failure, errors.NoRanges)
+            # What was there may be the wrong part: a power cut damages what was not synced.
+            again = again or (isinstance(failure, errors.DataCorrupt) and resumed > 0)
+            if failure is not None and not (again and starts < _STARTS):
+                raise failure
+            if starts > _STARTS:
+                raise self._no_room(record)  # others remove it as soon as it is there
+
+    def _open(self, entry_id: str, record: Record) -> Extent | None:
+        """The data, whole and as it was verified; what is not is removed."""
+        extent = self._directory.open(entry_id, record.size)
+        if extent is None:
+            return None
+        try:
+            known = self._records.read(entry_id)
+            mtime_ns = os.fstat(extent.fileno()).st_mtime_ns
+            if known is not None and known.is_of(record.image) and known.mtime_ns == mtime_ns:
+                return extent
+            if self._is_right(extent, record):
+                self._note(entry_id, record, mtime_ns)
+                return extent
+        except BaseException:
+            extent.close()
+            raise
+        extent.close()
+        self._directory.delete(entry_id)
+        return None
+
+    def _is_right(self, extent: Extent, record: Record) -> bool:
+        """Whether the data is the image's: somebody may have written to it, by a link of it."""
+        expected = Expected.of(record.image)
+        if expected.algorithm is None:
+            return False
+        follower = Follower(extent.fileno(), [expected.algorithm])
+        try:
+            return follower.finish(record.size)[expected.algorithm] == expected.digest
+        finally:
+            follower.stop()
+
+    def _begin(self, entry_id: str, record: Record) -> Entry | None:
+        """The image's entry to be filled; None when somebody else has it."""
+        try:
+            entry = self._directory.begin(entry_id, record.size)
+        except errors.StoreFull as error:
+            raise self._no_room(record) from error
+        if entry is not None:
+            try:
+                self._note(entry_id, record, None)
+            except BaseException:
+                entry.leave()
+                raise
+        return entry
+
+    def _fill(
+        self, connection: Connection, entry: Entry, record: Record, progress: Progress
+    ) -> errors.Error | None:
+        """Bring the data; why it did not come."""
+        expected = Expected.of(record.image)
+        fill = Fill(
+            entry,
+            expected,
+            partial(download.arriving, connection, expected),
+            checksum=str(record.image["checksum"]) if record.image.get("checksum") else None,
+            progress=progress,
+            keep=True,
+        )
+        outcome = fill.run()
+        if outcome is Outcome.WHOLE:
+            with contextlib.suppress(FileNotFoundError):  # it had to make room already
+                mtime_ns = os.stat(self._path(entry.image_id)).st_mtime_ns
+                self._note(entry.image_id, record, mtime_ns)
+            self._tidy()
+            return None
+        if outcome is Outcome.REMOVED:
+            return errors.ClientError(reason="the image was removed from the cache meanwhile")
+        if isinstance(fill.failure, errors.StoreFull):
+            return self._no_room(record)
+        return fill.failure or errors.ClientError(reason="the image could not be fetched")
+
+    def _follow(self, entry_id: str, record: Record, progress: Progress) -> Extent | None:
+        """Wait for what another process brings; None when it does no more."""
+        fd = self._directory.follow(entry_id)
+        if fd is None:
+            time.sleep(_LOOK)
+            return None
+        alone: list[bool] = []
+        growing = Growing(fd, record.size, stall=self._stall, revive=lambda: alone.append(True))
+        try:
+            while not alone:
+                landed = growing.look()
+                if landed == WHOLE:
+                    return Extent(fd, 0, record.size)
+                progress(landed)
+                time.sleep(_LOOK)
+        except errors.FillFailed as error:
+            if Stand.of(os.fstat(fd).st_mode) is Stand.UNDER_WAY:
+                raise errors.ClientError(
+                    reason=f"another process fetches the image, and {error.fields['reason']}"
+                ) from error
+        finally:
+            if not growing.closed and growing.grows:
+                growing.close()
+        return None
+
+    def _kept(self, record: Record, extent: Extent, found: Found, resumed: int = 0) -> Kept:
+        return Kept(record, extent, found, self._path(str(record.image["id"])), resumed)
+
+    def _path(self, entry_id: str) -> str:
+        return os.path.join(self.path, entry_id)
+
+    def _note(self, entry_id: str, record: Record, mtime_ns: int | None) -> None:
+        self._records.write(
+            entry_id, Record(record.image, record.size, mtime_ns, record.converted_to)
+        )
+
+    def _tidy(self) -> None:
+        """Forget what is not there any more."""
+        # In this order, or what is published between the two would be in neither.
+        names = set(os.listdir(os.path.join(self.path, "incomplete")))
+        self._records.keep(names | {each.image_id for each in self._directory.cached()})
+
+    def _no_room(self, record: Record) -> errors.ClientError:
+        return errors.ClientError(
+            reason=f"there is no room for {record.size} bytes in {self.path}: the disk is full, or "
+            f"what is there is in use and nothing of its {self.max_size} bytes is left"
+        )
+
+
+def _expect(image: Mapping[str, object], *, unverified: bool) -> int:
+    """The size of an image that can be kept; raises ClientError for one that cannot."""
+    status, size = image.get("status"), image.get("size")
+    if status != Status.ACTIVE:
+        raise errors.ClientError(reason=f"the image is {status}, and not to be used")
+    if not isinstance(size, int):
+        raise errors.ClientError(reason="the image has no data")
+    if Expected.of(image).algorithm is None and not unverified:
+        raise errors.ClientError(
+            reason="the service has no hash of this image; --unverified takes it all the same"
+        )
+    return size

@@ -1,0 +1,137 @@
+"""The file that an image is delivered to: there whole, or not at all.
+
+It is written without a name, where the file system has such files, and gets it when all of it is on
+the disk.  It shares the blocks of what it is made of where it can.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from headrace.errors import ClientError, TransferError, UsageError
+from headrace.transfer.engine import FileSink, pump
+from headrace.transfer.extent import Extent
+
+LINK = "hard link"
+
+_NOT_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+_NOT_LINKED = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES, errno.ENOENT}
+)
+
+
+def expect_free(target: Path, *, replace: bool) -> None:
+    """Raises UsageError where nothing may be delivered to: found before anything is fetched."""
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        if not target.parent.is_dir():
+            raise UsageError(reason=f"there is no directory {target.parent}") from None
+        return
+    except OSError as error:
+        raise UsageError(reason=f"cannot write {target}: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise UsageError(reason=f"{target} is no regular file; `headrace download` may write to it")
+    if not replace:
+        raise _exists(target)
+
+
+def deliver(source: Extent, target: Path, *, replace: bool = False, link: bool = False) -> str:
+    """Have ``target`` be a file with the data of ``source``, a whole file; how that was done.
+
+    By a hard link if that is wanted and can be: then it is one file with the other names of it.
+    Else by reflink, by copy_file_range or by copying, holes staying holes; what a symbolic link
+    points to is replaced, not the link, and a file that is replaced leaves its mode.  Raises
+    UsageError when it is there and not to be replaced, ClientError.
+    """
+    target = Path(os.path.realpath(target))
+    expect_free(target, replace=replace)
+    try:
+        if link and _link(source.fileno(), target, replace=replace):
+            return LINK
+        with _new_file(target.parent) as (fd, part):
+            how = pump(source, FileSink(fd)).how
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(fd, stat.S_IMODE(target.stat().st_mode))
+            os.fsync(fd)
+            _name(f"/proc/self/fd/{fd}" if part is None else str(part), target, replace=replace)
+        _sync(target.parent)
+    except FileExistsError:
+        raise _exists(target) from None
+    except OSError as error:
+        raise ClientError(reason=f"cannot write {target}: {error.strerror}") from error
+    except TransferError as error:
+        raise ClientError(reason=f"cannot write {target}: {error}") from error
+    return str(how)
+
+
+def _link(fd: int, target: Path, *, replace: bool) -> bool:
+    """Give a file one more name; False where that cannot be."""
+    try:
+        _name(f"/proc/self/fd/{fd}", target, replace=replace)
+    except OSError as error:
+        if error.errno in _NOT_LINKED:
+            return False
+        raise
+    _sync(target.parent)
+    return True
+
+
+@contextlib.contextmanager
+def _new_file(directory: Path) -> Iterator[tuple[int, Path | None]]:
+    """A descriptor of an empty file, and its name if it has to have one meanwhile."""
+    part = None
+    try:
+        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in _NOT_UNNAMED:
+            raise
+        part = _part(directory)
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        yield fd, part
+    finally:
+        os.close(fd)
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def _name(file: str, target: Path, *, replace: bool) -> None:
+    """Give ``file`` the name ``target``, in place of another file if that is wanted."""
+    if not replace:
+        _link_at(file, target)
+        return
+    part = _part(target.parent)
+    _link_at(file, part)
+    try:
+        os.rename(part, target)
+    finally:
+        part.unlink(missing_ok=True)  # rename(2) leaves it where both are the same file
+
+
+def _link_at(file: str, name: Path) -> None:
+    directory = os.open(name.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:  # a descriptor is what has Python call linkat(2), which follows the link in /proc
+        os.link(file, name.name, dst_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(directory)
+
+
+def _part(directory: Path) -> Path:
+    return directory / f".headrace-{uuid.uuid4()}.part"
+
+
+def _exists(target: Path) -> UsageError:
+    return UsageError(reason=f"{target} is there already; --force replaces it")
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
