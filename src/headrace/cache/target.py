@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from headrace.errors import ClientError, TransferError, UsageError
+from headrace.errors import ClientError, StoreFull, StoreUnwritable, TransferError, UsageError
 from headrace.transfer.engine import FileSink, pump
 from headrace.transfer.extent import Extent
 
@@ -64,8 +64,10 @@ def deliver(source: Extent, target: Path, *, replace: bool = False, link: bool =
         raise _exists(target) from None
     except OSError as error:
         raise ClientError(reason=f"cannot write {target}: {error.strerror}") from error
-    except TransferError as error:
-        raise ClientError(reason=f"cannot write {target}: {error}") from error
+    except (StoreFull, StoreUnwritable, TransferError) as error:
+        met = error.__cause__
+        reason = met.strerror if isinstance(met, OSError) else str(error)
+        raise ClientError(reason=f"cannot write {target}: {reason}") from error
     return str(how)
 
 
