@@ -1,6 +1,7 @@
 """`headrace fetch` as a host uses it, against a real server."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from headrace.cache.conversions import entry_id
 from tests.cli.conftest import COMMAND, GUARD, Outcome, run
+from tests.client.peer import Wire, peer
+from tests.image_files import qemu_image
 from tests.needs import require, require_command, require_root, require_strace
 from tools import strace
 from tools.serving import Serving, environment
@@ -260,3 +264,95 @@ def test_blocks_are_shared_where_they_can_be(
             file.write(b"a guest's")
         assert host.told(image_id, "--to", disk / "other")["cache"] == "hit"
         assert (disk / "other").read_bytes() == data.read_bytes()
+
+
+@pytest.fixture
+def qcow2(server: Serving, tmp_path: Path) -> tuple[str, bytes]:
+    """An image that is a disk with holes, and the disk."""
+    path = qemu_image(tmp_path / "qcow2", "qcow2", size=16 * MIB)
+    disk = (bytes(range(256)) * 1024).ljust(16 * MIB, b"\0")
+    env = {"HEADRACE_URL": server.url}
+    return run("add", f"name={uuid.uuid4()}", f"path={path}", env=env).image_id, disk
+
+
+def test_a_disk_is_converted_once(
+    server: Serving, host: Host, qcow2: tuple[str, bytes], tmp_path: Path
+) -> None:
+    image_id, disk = qcow2
+    first = host.told(image_id, "--convert", "raw", "--to", tmp_path / "one")
+    second = host.told(image_id, "--convert", "raw", "--to", tmp_path / "two", "--url", NOWHERE)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == disk
+    assert (first["cache"], second["cache"]) == ("fetched", "hit")
+    assert (first["converted_to"], first["size"]) == ("raw", len(disk))
+    assert (tmp_path / "two").stat().st_blocks * 512 <= 2 * MIB  # holes stay
+    listed = json.loads(host("fetched", "list", "--json").out)["images"]
+    assert {(each["id"], each["converted_to"]) for each in listed} == {
+        (image_id, None), (image_id, "raw"),
+    }  # fmt: skip
+    assert downloads(server, image_id) == 1
+    assert host("fetched", "delete", image_id).status == 0
+    assert host("fetched", "list").out == ""
+
+
+def test_many_at_once_convert_once(host: Host, qcow2: tuple[str, bytes], tmp_path: Path) -> None:
+    targets = [tmp_path / str(number) for number in range(4)]
+    words = ["fetch", qcow2[0], "--convert", "raw", "--to"]
+    processes = [
+        subprocess.Popen([COMMAND, *words, target], env=environment(host.env)) for target in targets
+    ]
+    assert [process.wait(GUARD) for process in processes] == [0] * 4
+    assert all(target.read_bytes() == qcow2[1] for target in targets)
+    assert {each.name for each in host.cache.iterdir() if each.is_file()} == {
+        "cache.db", qcow2[0], entry_id(qcow2[0], "raw"),
+    }  # fmt: skip
+
+
+def test_what_is_in_the_format_already_is_not_converted(host: Host, image_id: str) -> None:
+    told = host.told(image_id, "--convert", "raw")
+    assert (told["path"], told["converted_to"]) == (str(host.cache / image_id), None)
+
+
+@pytest.mark.parametrize("flaw", ["refers elsewhere", "is another format"])
+def test_what_is_not_safe_is_not_converted(
+    server: Serving, host: Host, tmp_path: Path, flaw: str
+) -> None:
+    """A service that lets it in is not this host's judge."""
+    path = tmp_path / "image"
+    if flaw == "refers elsewhere":
+        require_command("qemu-img")
+        words = ["-f", "qcow2", "-b", "/etc/passwd", "-F", "raw", "-u", path, "1M"]
+        subprocess.run(["qemu-img", "create", *words], check=True, capture_output=True)
+        wanted = "qcow2"
+    else:
+        qemu_image(path, "qcow2")
+        wanted = "raw"
+    data = path.read_bytes()
+    record = {
+        "id": str(uuid.uuid4()),
+        "status": "active",
+        "disk_format": wanted,
+        "size": len(data),
+        "os_hash_algo": "sha256",
+        "os_hash_value": hashlib.sha256(data).hexdigest(),
+    }
+
+    def lax(wire: Wire) -> None:
+        wire.head()
+        wire.answer_json(record)
+        wire.head()
+        wire.answer("200 OK", data)
+
+    target = tmp_path / "disk"
+    with peer(lax) as found:
+        host = Host(found.url, host.cache)
+        done = host("fetch", str(record["id"]), "--convert", "raw", "--to", target)
+    assert (done.status, done.out) == (1, "")
+    assert "upload." in done.err  # the code of the inspection
+    assert not target.exists()
+    assert not (host.cache / "converting").exists()
+
+
+def test_a_disk_larger_than_the_cache_is_refused(host: Host, qcow2: tuple[str, bytes]) -> None:
+    done = host("fetch", qcow2[0], "--convert", "raw", "--max-size", "8M")
+    assert (done.status, done.out) == (1, "")
+    assert "more bytes than all of the cache" in done.err

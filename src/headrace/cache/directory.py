@@ -178,6 +178,30 @@ class Directory:
                 raise
             return Entry(self, image_id, size, fd)
 
+    def adopt(self, image_id: str, path: str, fd: int) -> Entry | None:
+        """Take the whole file at ``path`` for the image's: ``fd``, which is locked and writable.
+
+        It loses its name, and gets the image's by ``publish``; ``fd`` stays the caller's.  None
+        when the image is there, whole or on its way.  Raises StoreFull when there is no room and
+        none can be made, StoreUnwritable.
+        """
+        size = os.fstat(fd).st_size
+        if size > self.max_size:
+            raise errors.StoreFull()
+        with _translated(), self._index.alone() as ledger:
+            if self._has(image_id, size):
+                return None
+            left = self._take(image_id, create=True)
+            if left is None:
+                return None
+            self._drop(image_id, left)
+            self._make_room(ledger, image_id, size)
+            os.fchmod(fd, entry.FILLING)
+            ledger.reserve(image_id, size)
+            own = os.dup(fd)
+            os.rename(path, self._path(image_id, _INCOMPLETE))
+            return Entry(self, image_id, size, own)
+
     def delete(self, image_id: str) -> bool:
         """Remove the image from the cache, also while it is filled or sent; whether it was there.
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from functools import partial
 
 from headrace import errors
+from headrace.cache.conversions import Conversions, Convert, entry_id
 from headrace.cache.directory import Directory, Entry
 from headrace.cache.filling import Fill, Outcome
 from headrace.cache.records import Record, Records
@@ -25,7 +26,7 @@ from headrace.transfer.digest import Follower
 from headrace.transfer.engine import Progress
 from headrace.transfer.extent import Extent
 from headrace.transfer.growing import WHOLE, Growing
-from headrace.transfer.growing import Fill as Stand
+from headrace.transfer.growing import Fill as Standing
 
 _STARTS = 3
 _LOOK = 0.05  # seconds between two looks at what another process does
@@ -84,6 +85,7 @@ class HostCache:
             os.mkdir(path, 0o700)
         self._directory = Directory(path, max_size)
         self._records = Records(os.path.join(path, "records"))
+        self._conversions = Conversions(self._directory, self._records)
         self._stall = stall
         self.path = path
         self.max_size = max_size
@@ -123,6 +125,31 @@ class HostCache:
         with contextlib.closing(extent):
             yield self._kept(record, extent, Found.HIT)
 
+    @contextlib.contextmanager
+    def converted(self, kept: Kept, format: str, convert: Convert) -> Iterator[Kept]:
+        """An image that is kept, in a format: as it was made of it once, or is now.
+
+        Raises ClientError when there is no room, and what ``convert`` does.
+        """
+        found = Found.HIT
+        for _ in range(_STARTS):
+            there = self._conversions.open(kept.record.image, format)
+            if there is not None:
+                record, extent = there
+                with contextlib.closing(extent):
+                    path = self._path(entry_id(str(record.image["id"]), format))
+                    yield Kept(record, extent, found, path)
+                return
+            try:
+                made = self._conversions.make(kept.record.image, kept.extent, format, convert)
+            except errors.StoreFull as error:
+                raise self._no_room(self.max_size) from error
+            if not made:
+                yield kept
+                return
+            found = Found.FETCHED
+        raise self._no_room(self.max_size)  # others remove it as soon as it is there
+
     def list(self) -> list[Listed]:
         """What is there, whole; what was used last comes first."""
         entries = sorted(self._directory.cached(), key=lambda each: -each.last_accessed)
@@ -139,6 +166,9 @@ class HostCache:
     def delete(self, image_id: str) -> bool:
         """Remove an image; whether it was there.  Files that it was delivered to stay."""
         there = self._directory.delete(image_id)
+        for each in self.list():
+            if str(each.record.image["id"]) == image_id:  # in another format
+                there = self._directory.delete(each.entry_id) or there
         self._tidy()
         return there
 
@@ -154,20 +184,19 @@ class HostCache:
         return removed, max(before - self.used(), 0)
 
     def _have(self, connection: Connection, record: Record, progress: Progress) -> Kept:
-        entry_id = str(record.image["id"])
-        known = self._records.read(entry_id)
+        image_id = str(record.image["id"])
+        known = self._records.read(image_id)
         if known is not None and not known.is_of(record.image):
-            self._directory.delete(entry_id)  # it is of what the image was before
+            self._directory.delete(image_id)  # it is of what the image was before
         found, resumed, starts = Found.HIT, 0, 0
         while True:
-            extent = self._open(entry_id, record)
+            extent = self._open(image_id, record)
             if extent is not None:
                 return self._kept(record, extent, found, resumed)
-            entry = self._begin(entry_id, record)
+            entry = self._begin(image_id, record)
             if entry is None:
-                extent = self._follow(entry_id, record, progress)
-                if extent is not None:
-                    return self._kept(record, extent, Found.WAITED)
+                self._wait(image_id, record, progress)
+                found, resumed = Found.WAITED, 0
                 continue
             found, resumed, starts = Found.FETCHED, entry.landed, starts + 1
             failure = self._fill(connection, entry, record, progress)
@@ -177,26 +206,26 @@ class HostCache:
             if failure is not None and not (again and starts < _STARTS):
                 raise failure
             if starts > _STARTS:
-                raise self._no_room(record)  # others remove it as soon as it is there
+                raise self._no_room(record.size)  # others remove it as soon as it is there
 
-    def _open(self, entry_id: str, record: Record) -> Extent | None:
+    def _open(self, image_id: str, record: Record) -> Extent | None:
         """The data, whole and as it was verified; what is not is removed."""
-        extent = self._directory.open(entry_id, record.size)
+        extent = self._directory.open(image_id, record.size)
         if extent is None:
             return None
         try:
-            known = self._records.read(entry_id)
+            known = self._records.read(image_id)
             mtime_ns = os.fstat(extent.fileno()).st_mtime_ns
             if known is not None and known.is_of(record.image) and known.mtime_ns == mtime_ns:
                 return extent
             if self._is_right(extent, record):
-                self._note(entry_id, record, mtime_ns)
+                self._note(image_id, record, mtime_ns)
                 return extent
         except BaseException:
             extent.close()
             raise
         extent.close()
-        self._directory.delete(entry_id)
+        self._directory.delete(image_id)
         return None
 
     def _is_right(self, extent: Extent, record: Record) -> bool:
@@ -210,15 +239,16 @@ class HostCache:
         finally:
             follower.stop()
 
-    def _begin(self, entry_id: str, record: Record) -> Entry | None:
+    def _begin(self, image_id: str, record: Record) -> Entry | None:
         """The image's entry to be filled; None when somebody else has it."""
         try:
-            entry = self._directory.begin(entry_id, record.size)
+            entry = self._directory.begin(image_id, record.size)
         except errors.StoreFull as error:
-            raise self._no_room(record) from error
+            raise self._no_room(record.size) from error
         if entry is not None:
             try:
-                self._note(entry_id, record, None)
+                whole = entry.landed == record.size  # of a dead filler, who had not verified it
+                self._note(image_id, record, os.fstat(entry.fd).st_mtime_ns if whole else None)
             except BaseException:
                 entry.leave()
                 raise
@@ -228,52 +258,52 @@ class HostCache:
         self, connection: Connection, entry: Entry, record: Record, progress: Progress
     ) -> errors.Error | None:
         """Bring the data; why it did not come."""
+        image_id, fd = entry.image_id, entry.fd
+
+        def advance(landed: int) -> None:
+            if landed == record.size:  # nobody writes to it any more
+                self._note(image_id, record, os.fstat(fd).st_mtime_ns)
+            progress(landed)
+
         expected = Expected.of(record.image)
         fill = Fill(
             entry,
             expected,
             partial(download.arriving, connection, expected),
             checksum=str(record.image["checksum"]) if record.image.get("checksum") else None,
-            progress=progress,
+            progress=advance,
             keep=True,
         )
         outcome = fill.run()
         if outcome is Outcome.WHOLE:
-            with contextlib.suppress(FileNotFoundError):  # it had to make room already
-                mtime_ns = os.stat(self._path(entry.image_id)).st_mtime_ns
-                self._note(entry.image_id, record, mtime_ns)
             self._tidy()
             return None
         if outcome is Outcome.REMOVED:
             return errors.ClientError(reason="the image was removed from the cache meanwhile")
         if isinstance(fill.failure, errors.StoreFull):
-            return self._no_room(record)
+            return self._no_room(record.size)
         return fill.failure or errors.ClientError(reason="the image could not be fetched")
 
-    def _follow(self, entry_id: str, record: Record, progress: Progress) -> Extent | None:
-        """Wait for what another process brings; None when it does no more."""
-        fd = self._directory.follow(entry_id)
+    def _wait(self, image_id: str, record: Record, progress: Progress) -> None:
+        """Wait while another process brings the image."""
+        fd = self._directory.follow(image_id)
         if fd is None:
             time.sleep(_LOOK)
-            return None
+            return
         alone: list[bool] = []
         growing = Growing(fd, record.size, stall=self._stall, revive=lambda: alone.append(True))
         try:
-            while not alone:
-                landed = growing.look()
-                if landed == WHOLE:
-                    return Extent(fd, 0, record.size)
+            while not alone and (landed := growing.look()) != WHOLE:
                 progress(landed)
                 time.sleep(_LOOK)
         except errors.FillFailed as error:
-            if Stand.of(os.fstat(fd).st_mode) is Stand.UNDER_WAY:
+            if Standing.of(os.fstat(fd).st_mode) is Standing.UNDER_WAY:
                 raise errors.ClientError(
                     reason=f"another process fetches the image, and {error.fields['reason']}"
                 ) from error
         finally:
-            if not growing.closed and growing.grows:
-                growing.close()
-        return None
+            growing.close()
+        time.sleep(_LOOK)  # it gets its name
 
     def _kept(self, record: Record, extent: Extent, found: Found, resumed: int = 0) -> Kept:
         return Kept(record, extent, found, self._path(str(record.image["id"])), resumed)
@@ -281,9 +311,9 @@ class HostCache:
     def _path(self, entry_id: str) -> str:
         return os.path.join(self.path, entry_id)
 
-    def _note(self, entry_id: str, record: Record, mtime_ns: int | None) -> None:
+    def _note(self, image_id: str, record: Record, mtime_ns: int | None) -> None:
         self._records.write(
-            entry_id, Record(record.image, record.size, mtime_ns, record.converted_to)
+            image_id, Record(record.image, record.size, mtime_ns, record.converted_to)
         )
 
     def _tidy(self) -> None:
@@ -292,9 +322,9 @@ class HostCache:
         names = set(os.listdir(os.path.join(self.path, "incomplete")))
         self._records.keep(names | {each.image_id for each in self._directory.cached()})
 
-    def _no_room(self, record: Record) -> errors.ClientError:
+    def _no_room(self, size: int) -> errors.ClientError:
         return errors.ClientError(
-            reason=f"there is no room for {record.size} bytes in {self.path}: the disk is full, or "
+            reason=f"there is no room for {size} bytes in {self.path}: the disk is full, or "
             f"what is there is in use and nothing of its {self.max_size} bytes is left"
         )
 

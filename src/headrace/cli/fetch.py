@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from headrace.cache.host import HostCache, Kept
 
 DEFAULT_SIZE = "64G"
+FORMATS = ("raw", "qcow2")
+
+_FOUND = {
+    "hit": "from the cache",
+    "waited": "fetched by another process",
+    "fetched": "fetched",
+}
 
 Command = Callable[..., None]
 
@@ -57,6 +64,11 @@ def cached(function: Command) -> Command:
 @click.option(
     "--link", is_flag=True, help="Let FILE be the cache's own file, by a hard link, where it can."
 )
+@click.option(
+    "--convert",
+    type=click.Choice(FORMATS),
+    help="Deliver the disk in this format; qemu-img converts it, once.",
+)
 @click.option("--offline", is_flag=True, help="Ask no service: only what is in the cache.")
 @click.option("--unverified", is_flag=True, help="Take an image that has no hash, too.")
 @no_progress
@@ -70,6 +82,7 @@ def fetch(
     max_size: str | None,
     force: bool,
     link: bool,
+    convert: str | None,
     offline: bool,
     unverified: bool,
     no_progress: bool,
@@ -93,6 +106,10 @@ def fetch(
     file: it is read-only, but for root.  Should somebody write to it all the same, every other link
     of it has that, too; the cache notices, and fetches the image anew.
 
+    With --convert the image is inspected as a service does it, and then converted under limits of
+    memory, time and size; the outcome is kept in the cache, too.  Without it the data is delivered
+    as it is: whoever opens it is to be told its format, and never to guess.
+
     When the service cannot be reached, an image that is in the cache is delivered without it, if it
     is named by its id.
     """
@@ -109,15 +126,31 @@ def fetch(
     logging.getLogger("headrace").addHandler(logging.NullHandler())  # its words are our error
     cache = _opened(cache_dir, max_size, session.timeout)
     started = time.monotonic()
-    with _kept(
-        session, cache, image_id, offline=offline, unverified=unverified, bar=not no_progress
-    ) as kept:
+    with contextlib.ExitStack() as stack:
+        fetching = _kept(
+            session, cache, image_id, offline=offline, unverified=unverified, bar=not no_progress
+        )
+        kept = stack.enter_context(fetching)
+        if convert is not None:
+            kept = stack.enter_context(_converted(cache, kept, convert, bar=not no_progress))
         delivered = None
         if to is not None:
             delivered = target.deliver(kept.extent, Path(to), replace=force, link=link)
             if link and delivered != target.LINK:
                 output.note(f"{to} is no link: it is on another file system, or may not be one")
         _report(session, kept, to, delivered, time.monotonic() - started)
+
+
+def _ids_offered(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    path = _path(context.params.get("cache_dir"))
+    if not os.path.isdir(path):
+        return []
+    try:
+        cache = _opened(path, None)
+    except Error:
+        return []  # a shell's line is no place for an error
+    ids = dict.fromkeys(str(each.record.image["id"]) for each in cache.list())
+    return [each for each in ids if is_image_id(each) and each.startswith(incomplete)]
 
 
 @click.group("fetched")
@@ -135,6 +168,7 @@ def list_fetched(*, cache_dir: str | None, max_size: str | None, as_json: bool) 
         {
             "id": each.record.image["id"],
             "name": each.record.image.get("name"),
+            "converted_to": each.record.converted_to,
             "size": each.record.size,
             "used": _moment(each.used),
             "path": os.path.join(cache.path, each.entry_id),
@@ -144,11 +178,17 @@ def list_fetched(*, cache_dir: str | None, max_size: str | None, as_json: bool) 
     if as_json:
         output.write_json({"images": rows, "used": cache.used(), "max_size": cache.max_size})
         return
-    columns = (("ID", 36, False), ("Name", 30, False), ("Size", 14, True), ("Used", 20, False))
+    columns = (
+        ("ID", 36, False),
+        ("Name", 30, False),
+        ("As", 5, False),
+        ("Size", 14, True),
+        ("Used", 20, False),
+    )
     if rows:
         output.write(output.table_head(columns))
     for row in rows:
-        keys = ("id", "name", "size", "used")
+        keys = ("id", "name", "converted_to", "size", "used")
         output.write(output.table_row(row, cut=False, columns=columns, keys=keys))
 
 
@@ -164,7 +204,7 @@ def prune_fetched(*, cache_dir: str | None, max_size: str | None) -> None:
 
 
 @fetched.command("delete")
-@click.argument("image_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("image_ids", metavar="ID...", nargs=-1, required=True, shell_complete=_ids_offered)
 @cached
 def delete_fetched(
     image_ids: tuple[str, ...], *, cache_dir: str | None, max_size: str | None
@@ -182,12 +222,14 @@ def delete_fetched(
 def _opened(cache_dir: str | None, max_size: str | None, stall: float = 60.0) -> "HostCache":
     from headrace.cache.host import HostCache
 
-    path = cache_dir or os.environ.get("HEADRACE_CACHE_DIR") or _default_directory()
     size = max_size or os.environ.get("HEADRACE_CACHE_SIZE") or DEFAULT_SIZE
-    return HostCache(path, units.size(size), stall)
+    return HostCache(_path(cache_dir), units.size(size), stall)
 
 
-def _default_directory() -> str:
+def _path(cache_dir: str | None) -> str:
+    given = cache_dir or os.environ.get("HEADRACE_CACHE_DIR")
+    if given:
+        return given
     if os.geteuid() == 0:
         return "/var/cache/headrace"
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -227,6 +269,17 @@ def _kept(
         yield kept
 
 
+@contextlib.contextmanager
+def _converted(cache: "HostCache", kept: "Kept", format: str, *, bar: bool) -> "Iterator[Kept]":
+    from headrace.cli.converting import converter
+
+    with contextlib.ExitStack() as stack:
+        with progress_bar("Converting", None, wanted=bar) as draw:
+            convert = converter(format, cache.max_size, draw or (lambda _: None))
+            made = stack.enter_context(cache.converted(kept, format, convert))
+        yield made
+
+
 def _is_away(error: Error) -> bool:
     """Whether it says that the service cannot answer, and not what it answers."""
     return error.status >= 500 and (
@@ -247,6 +300,7 @@ def _report(
                 "cache": str(kept.found),
                 "resumed": kept.resumed,
                 "verified": kept.verified,
+                "converted_to": kept.record.converted_to,
                 "delivered": delivered,
                 "seconds": round(took, 3),
             }
@@ -254,7 +308,7 @@ def _report(
     elif to is None:
         output.write(path)
     if session.verbose:
-        line = f"{kept.record.size} bytes in {took:.2f} s: {kept.found} in the cache"
+        line = f"{kept.record.size} bytes in {took:.2f} s, {_FOUND[kept.found]}"
         line += f", {kept.resumed} bytes of an earlier fetch" if kept.resumed else ""
         output.note(line + (f", delivered by {delivered}" if delivered else ""))
 
