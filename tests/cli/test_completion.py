@@ -47,6 +47,18 @@ def image(headrace: Headrace) -> tuple[str, str]:
     return headrace("add", f"name={name}").image_id, name
 
 
+def test_what_may_be_fetched_and_was_is_offered(server: Serving, tmp_path: Path) -> None:
+    url, data = server.url, tmp_path / "data"
+    data.write_bytes(b"data")
+    image_id = run("add", f"path={data}", env={"HEADRACE_URL": url}).image_id
+    assert complete(f"headrace fetch {image_id[:30]}", url) == [image_id]
+    assert complete("headrace fetch --convert q", url) == ["qcow2"]
+    run("fetch", image_id, "--cache-dir", tmp_path / "cache", env={"HEADRACE_URL": url})
+    assert complete(f"headrace fetched delete --cache-dir {tmp_path}/cache ", url) == [image_id]
+    assert complete(f"headrace fetched delete --cache-dir {tmp_path}/none ", url) == []
+    assert not (tmp_path / "none").exists()
+
+
 def test_commands_keys_values_and_images_are_offered(
     server: Serving, image: tuple[str, str], tmp_path: Path
 ) -> None:

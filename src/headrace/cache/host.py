@@ -21,7 +21,7 @@ from headrace.cache.records import Record, Records
 from headrace.client import download
 from headrace.client.connection import Connection
 from headrace.client.partial import Expected
-from headrace.model import IMAGE_ID, Status
+from headrace.model import Status, is_image_id
 from headrace.transfer.digest import Follower
 from headrace.transfer.engine import Progress
 from headrace.transfer.extent import Extent
@@ -117,7 +117,7 @@ class HostCache:
     @contextlib.contextmanager
     def held(self, image_id: str) -> Iterator[Kept | None]:
         """The data of an image that is in the cache, without asking anybody; None if it is not."""
-        record = self._records.read(image_id) if IMAGE_ID.fullmatch(image_id) else None
+        record = self._records.read(image_id) if is_image_id(image_id) else None
         extent = None if record is None else self._open(image_id, record)
         if record is None or extent is None:
             yield None
@@ -332,6 +332,8 @@ class HostCache:
 def _expect(image: Mapping[str, object], *, unverified: bool) -> int:
     """The size of an image that can be kept; raises ClientError for one that cannot."""
     status, size = image.get("status"), image.get("size")
+    if not is_image_id(str(image.get("id"))):
+        raise errors.ClientError(reason="the service calls an image what is no image id")
     if status != Status.ACTIVE:
         raise errors.ClientError(reason=f"the image is {status}, and not to be used")
     if not isinstance(size, int):

@@ -312,6 +312,37 @@ def test_pruning_makes_it_fit(directory: Directory) -> None:
     assert lies_in(directory) == {THREE}
 
 
+def test_a_whole_file_is_adopted(directory: Directory, tmp_path: Path) -> None:
+    """What was made beside the entries becomes one, within the bound, and only once."""
+    for number in (1, 2):
+        assert fill(directory, image(number), 40 * KIB) is Outcome.WHOLE
+    os.utime(os.path.join(directory.path, image(2)), ns=(0, 0))
+    made = os.path.join(directory.path, "made")
+    fd = os.open(made, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, content(image(3), 50 * KIB))
+        adopted = directory.adopt(image(3), made, fd)
+        assert adopted is not None
+        assert adopted.publish()
+        assert directory.adopt(image(3), made, fd) is None
+    finally:
+        os.close(fd)
+    assert lies_in(directory) == {image(1), image(3)}
+    assert read(directory, image(3), 50 * KIB) == content(image(3), 50 * KIB)
+
+
+def test_what_does_not_fit_is_not_adopted(directory: Directory) -> None:
+    made = os.path.join(directory.path, "made")
+    fd = os.open(made, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.ftruncate(fd, 101 * KIB)
+        with pytest.raises(errors.StoreFull):
+            directory.adopt(image(1), made, fd)
+    finally:
+        os.close(fd)
+    assert lies_in(directory) == {"made"}
+
+
 def test_clearing_removes_all(directory: Directory) -> None:
     fill(directory, ONE, SIZE)
     begin(directory, TWO, SIZE).leave()

@@ -213,6 +213,11 @@ def test_a_checksum_will_do(cache: HostCache) -> None:
     assert kept.verified == "md5"
 
 
+def test_only_ids_become_names(cache: HostCache) -> None:
+    with pytest.raises(errors.ClientError, match="no image id"):
+        fetch(cache, record(id="../records/x"))
+
+
 @pytest.mark.parametrize("changes", [{"status": "deactivated"}, {"status": "queued", "size": None}])
 def test_what_is_not_to_be_used_is_not_fetched(cache: HostCache, changes: dict[str, Any]) -> None:
     fetch(cache, record(), serve())
