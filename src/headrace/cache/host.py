@@ -7,6 +7,7 @@ record.  What was fetched once can be had without the service.
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -73,9 +74,9 @@ class Listed:
 class HostCache:
     """The cache in the directory ``path``, of at most ``max_size`` bytes of image data.
 
-    Only the user whose it is may enter it: who may read an image here was decided when it was
-    fetched.  ``stall`` is for how many seconds another process may bring nothing of an image that
-    one waits for.  Raises ConfigurationError.
+    It is made so that only its user may enter it, since who may have an image is decided when it is
+    fetched; where others may write, ConfigurationError is raised.  ``stall`` is for how many
+    seconds another process may bring nothing of an image that one waits for.
     """
 
     def __init__(self, path: str | os.PathLike[str], max_size: int, stall: float = 60.0) -> None:
@@ -83,6 +84,7 @@ class HostCache:
         with contextlib.suppress(OSError):  # Directory says what is wrong
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.mkdir(path, 0o700)
+        _expect_own(path)
         self._directory = Directory(path, max_size)
         self._records = Records(os.path.join(path, "records"))
         self._conversions = Conversions(self._directory, self._records)
@@ -143,12 +145,12 @@ class HostCache:
             try:
                 made = self._conversions.make(kept.record.image, kept.extent, format, convert)
             except errors.StoreFull as error:
-                raise self._no_room(self.max_size) from error
+                raise self._no_room("the disk in another format") from error
             if not made:
                 yield kept
                 return
             found = Found.FETCHED
-        raise self._no_room(self.max_size)  # others remove it as soon as it is there
+        raise self._no_room("the disk in another format")  # others remove it as soon as it is there
 
     def list(self) -> list[Listed]:
         """What is there, whole; what was used last comes first."""
@@ -206,7 +208,9 @@ class HostCache:
             if failure is not None and not (again and starts < _STARTS):
                 raise failure
             if starts > _STARTS:
-                raise self._no_room(record.size)  # others remove it as soon as it is there
+                raise self._no_room(
+                    f"{record.size} bytes"
+                )  # others remove it as soon as it is there
 
     def _open(self, image_id: str, record: Record) -> Extent | None:
         """The data, whole and as it was verified; what is not is removed."""
@@ -244,7 +248,7 @@ class HostCache:
         try:
             entry = self._directory.begin(image_id, record.size)
         except errors.StoreFull as error:
-            raise self._no_room(record.size) from error
+            raise self._no_room(f"{record.size} bytes") from error
         if entry is not None:
             try:
                 whole = entry.landed == record.size  # of a dead filler, who had not verified it
@@ -276,12 +280,13 @@ class HostCache:
         )
         outcome = fill.run()
         if outcome is Outcome.WHOLE:
+            self._directory.clean(DEAD_FOR)
             self._tidy()
             return None
         if outcome is Outcome.REMOVED:
             return errors.ClientError(reason="the image was removed from the cache meanwhile")
         if isinstance(fill.failure, errors.StoreFull):
-            return self._no_room(record.size)
+            return self._no_room(f"{record.size} bytes")
         return fill.failure or errors.ClientError(reason="the image could not be fetched")
 
     def _wait(self, image_id: str, record: Record, progress: Progress) -> None:
@@ -322,11 +327,21 @@ class HostCache:
         names = set(os.listdir(os.path.join(self.path, "incomplete")))
         self._records.keep(names | {each.image_id for each in self._directory.cached()})
 
-    def _no_room(self, size: int) -> errors.ClientError:
+    def _no_room(self, what: str) -> errors.ClientError:
         return errors.ClientError(
-            reason=f"there is no room for {size} bytes in {self.path}: the disk is full, or "
-            f"what is there is in use and nothing of its {self.max_size} bytes is left"
+            reason=f"there is no room for {what} in {self.path}: the disk is full, or so much of "
+            f"its {self.max_size} bytes is in use"
         )
+
+
+def _expect_own(path: str) -> None:
+    """Raises ConfigurationError for a directory in which others could lay an image."""
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(path)
+        if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise errors.ConfigurationError(
+                reason=f"cache directory {path}: others than this user may write there"
+            )
 
 
 def _expect(image: Mapping[str, object], *, unverified: bool) -> int:

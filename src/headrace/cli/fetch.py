@@ -124,7 +124,8 @@ def fetch(
 
         target.expect_free(Path(to), replace=force)
     logging.getLogger("headrace").addHandler(logging.NullHandler())  # its words are our error
-    cache = _opened(cache_dir, max_size, session.timeout)
+    # Who fetches it asks again when the service did nothing for so long.
+    cache = _opened(cache_dir, max_size, 2 * session.timeout)
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         fetching = _kept(
@@ -253,7 +254,7 @@ def _kept(
     if image is None:
         with cache.held(word) as kept:
             if kept is None:
-                raise away or ClientError(reason=f"image {word} is not in the cache")
+                raise away or ClientError(reason=f"the cache has no image of the id {word}")
             if away is not None:
                 output.note(f"{output.told(away)}; the image is taken from the cache")
             yield kept

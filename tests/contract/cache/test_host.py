@@ -6,7 +6,8 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 
 from headrace import errors
 from headrace.cache import filling
+from headrace.cache.directory import Directory
 from headrace.cache.host import DEAD_FOR, Found, HostCache, Kept
 from headrace.client import Connection
 from tests.client.peer import Step, Wire, peer
 from tests.contract.cache.caching import KIB, content, image
 from tests.contract.cache.conftest import open_files
+from tests.needs import require_root
 
 SIZE = 400 * KIB
 HALF = SIZE // 2
@@ -120,6 +123,22 @@ def test_nobody_else_may_enter(cache: HostCache) -> None:
     assert os.stat(cache.path).st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_where_others_may_write_nothing_is_kept(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(mode)
+    with pytest.raises(errors.ConfigurationError, match="others than this user"):
+        HostCache(tmp_path / "open", ROOM)
+
+
+def test_what_another_user_has_made_is_not_used(tmp_path: Path) -> None:
+    require_root()
+    (tmp_path / "another").mkdir(0o700)
+    os.chown(tmp_path / "another", 65534, 65534)
+    with pytest.raises(errors.ConfigurationError, match="others than this user"):
+        HostCache(tmp_path / "another", ROOM)
+
+
 def test_what_breaks_off_is_asked_for_from_there(cache: HostCache) -> None:
     kept = fetch(cache, record(), serve(until=HALF), serve(start=HALF))
     assert (kept.found, kept.resumed) == (Found.FETCHED, 0)
@@ -128,9 +147,18 @@ def test_what_breaks_off_is_asked_for_from_there(cache: HostCache) -> None:
 def test_what_is_given_up_is_gone_on_with(cache: HostCache) -> None:
     with pytest.raises(errors.ConnectionFailed):
         fetch(cache, record(), serve(until=HALF))
+    fetch(cache, record(2), serve(2))
     cache.prune(DEAD_FOR)
     kept = fetch(cache, record(), serve(start=HALF))
     assert (kept.found, kept.resumed) == (Found.FETCHED, HALF)
+
+
+def test_what_nobody_went_on_with_is_removed(cache: HostCache) -> None:
+    with pytest.raises(errors.ConnectionFailed):
+        fetch(cache, record(), serve(until=HALF))
+    os.utime(os.path.join(cache.path, "incomplete", image(1)), (0, 0))
+    fetch(cache, record(2), serve(2))
+    assert entries(cache) == {image(2)}
 
 
 def test_without_ranges_it_starts_over(cache: HostCache) -> None:
@@ -306,17 +334,46 @@ def broken_off(cache: HostCache, connection: Connection) -> None:
         pass
 
 
-def test_one_that_brings_nothing_is_not_waited_for_for_ever(cache: HostCache) -> None:
+@contextlib.contextmanager
+def another_process(cache: HostCache, landed: bytes) -> Iterator[int]:
+    """One that has brought so much of the first image, and brings no more."""
     begun = os.fork()
     if begun == 0:
-        HostCache(cache.path, ROOM)._directory.begin(image(1), SIZE)
+        entry = Directory(cache.path, ROOM).begin(image(1), SIZE)
+        assert entry is not None
+        os.write(entry.fd, landed)
+        os.mkdir(os.path.join(cache.path, "begun"))
         signal.pause()
     try:
-        incomplete = os.path.join(cache.path, "incomplete", image(1))
-        while not os.path.exists(incomplete):
-            pass
-        with pytest.raises(errors.ClientError, match="another process fetches"):
-            fetch(cache, record())
+        while not os.path.exists(os.path.join(cache.path, "begun")):
+            assert os.waitpid(begun, os.WNOHANG) == (0, 0)
+            time.sleep(0.01)
+        yield begun
     finally:
-        os.kill(begun, signal.SIGKILL)
-        os.waitpid(begun, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(begun, signal.SIGKILL)
+            os.waitpid(begun, 0)
+
+
+def test_one_that_brings_nothing_is_not_waited_for_for_ever(cache: HostCache) -> None:
+    with (
+        another_process(cache, b""),
+        pytest.raises(errors.ClientError, match="another process fetches"),
+    ):
+        fetch(cache, record())
+
+
+def test_one_that_is_killed_is_followed_by_who_waits(cache: HostCache) -> None:
+    patient = HostCache(cache.path, ROOM, stall=30)
+    with another_process(cache, content(image(1), SIZE)[:HALF]) as process:
+        told: list[int] = []
+
+        def kill(landed: int) -> None:
+            if not told:
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+            told.append(landed)
+
+        kept = fetch(patient, record(), serve(start=HALF), progress=kill)
+    assert told[0] == HALF  # seen while it was the other's
+    assert (kept.found, kept.resumed) == (Found.FETCHED, HALF)
