@@ -14,6 +14,7 @@ import pytest
 
 from headrace.cache.conversions import entry_id
 from tests.cli.conftest import COMMAND, GUARD, Outcome, run
+from tests.cli.terminal import on_terminal
 from tests.client.peer import Wire, peer
 from tests.image_files import qemu_image
 from tests.needs import require, require_command, require_root, require_strace
@@ -99,6 +100,13 @@ def test_without_a_target_the_cache_s_file_is_told(host: Host, data: Path, image
     path = Path(host("fetch", image_id).out.strip())
     assert path.read_bytes() == data.read_bytes()
     assert path == host.cache / image_id
+
+
+def test_on_a_terminal_a_bar_is_drawn(host: Host, image_id: str) -> None:
+    status, text = on_terminal(["fetch", image_id], host.env)
+    assert status == 0
+    assert "Fetching" in text
+    assert str(host.cache / image_id) in text.replace("\r\n", "")
 
 
 def test_many_at_once_download_once(

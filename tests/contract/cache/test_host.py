@@ -4,9 +4,10 @@ import contextlib
 import hashlib
 import os
 import re
-import signal
+import socket
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import pytest
 
 from headrace import errors
 from headrace.cache import filling
-from headrace.cache.directory import Directory
 from headrace.cache.host import DEAD_FOR, Found, HostCache, Kept
 from headrace.client import Connection
+from tests import certificates
 from tests.client.peer import Step, Wire, peer
+from tests.client.test_tls import encrypted_peer
 from tests.contract.cache.caching import KIB, content, image
 from tests.contract.cache.conftest import open_files
 from tests.needs import require_root
@@ -142,6 +144,21 @@ def test_what_another_user_has_made_is_not_used(tmp_path: Path) -> None:
 def test_what_breaks_off_is_asked_for_from_there(cache: HostCache) -> None:
     kept = fetch(cache, record(), serve(until=HALF), serve(start=HALF))
     assert (kept.found, kept.resumed) == (Found.FETCHED, 0)
+
+
+def test_through_tls_it_is_the_same(cache: HostCache, tmp_path: Path) -> None:
+    certificate = certificates.make(tmp_path / "both.pem")
+
+    def cut(wire: Wire) -> None:
+        serve(until=HALF)(wire)
+        wire.sock.shutdown(socket.SHUT_RDWR)
+
+    with (
+        encrypted_peer(certificate, cut, serve(start=HALF)) as found,
+        Connection(found.url, cafile=str(certificate)) as connection,
+        cache.fetched(connection, record()) as kept,
+    ):
+        assert kept.extent.read() == content(image(1), SIZE)
 
 
 def test_what_is_given_up_is_gone_on_with(cache: HostCache) -> None:
@@ -334,25 +351,34 @@ def broken_off(cache: HostCache, connection: Connection) -> None:
         pass
 
 
+BRINGING = """
+import os, signal, sys
+from headrace.cache.directory import Directory
+path, room, image_id, size = sys.argv[1:]
+entry = Directory(path, int(room)).begin(image_id, int(size))
+os.write(entry.fd, sys.stdin.buffer.read())
+print(flush=True)
+signal.pause()
+"""
+
+
 @contextlib.contextmanager
-def another_process(cache: HostCache, landed: bytes) -> Iterator[int]:
+def another_process(cache: HostCache, landed: bytes) -> Iterator["subprocess.Popen[bytes]"]:
     """One that has brought so much of the first image, and brings no more."""
-    begun = os.fork()
-    if begun == 0:
-        entry = Directory(cache.path, ROOM).begin(image(1), SIZE)
-        assert entry is not None
-        os.write(entry.fd, landed)
-        os.mkdir(os.path.join(cache.path, "begun"))
-        signal.pause()
-    try:
-        while not os.path.exists(os.path.join(cache.path, "begun")):
-            assert os.waitpid(begun, os.WNOHANG) == (0, 0)
-            time.sleep(0.01)
-        yield begun
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(begun, signal.SIGKILL)
-            os.waitpid(begun, 0)
+    with subprocess.Popen(
+        [sys.executable, "-c", BRINGING, cache.path, str(ROOM), image(1), str(SIZE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(landed)
+        process.stdin.close()
+        assert process.stdout.readline() == b"\n"
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_one_that_brings_nothing_is_not_waited_for_for_ever(cache: HostCache) -> None:
@@ -370,8 +396,8 @@ def test_one_that_is_killed_is_followed_by_who_waits(cache: HostCache) -> None:
 
         def kill(landed: int) -> None:
             if not told:
-                os.kill(process, signal.SIGKILL)
-                os.waitpid(process, 0)
+                process.kill()
+                process.wait()
             told.append(landed)
 
         kept = fetch(patient, record(), serve(start=HALF), progress=kill)
