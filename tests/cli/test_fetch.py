@@ -311,8 +311,21 @@ def test_many_at_once_convert_once(host: Host, qcow2: tuple[str, bytes], tmp_pat
     assert [process.wait(GUARD) for process in processes] == [0] * 4
     assert all(target.read_bytes() == qcow2[1] for target in targets)
     assert {each.name for each in host.cache.iterdir() if each.is_file()} == {
-        "cache.db", qcow2[0], entry_id(qcow2[0], "raw"),
+        "cache.db", "converting.lock", qcow2[0], entry_id(qcow2[0], "raw"),
     }  # fmt: skip
+
+
+def test_what_a_killed_conversion_left_is_removed(
+    host: Host, qcow2: tuple[str, bytes], tmp_path: Path
+) -> None:
+    left = host.cache / "converting"
+    host.told(qcow2[0])
+    left.write_bytes(b"half")
+    assert host("fetched", "prune").status == 0
+    assert not left.exists()
+    left.write_bytes(b"half")
+    host.told(qcow2[0], "--convert", "raw", "--to", tmp_path / "disk")
+    assert (tmp_path / "disk").read_bytes() == qcow2[1]
 
 
 def test_what_is_in_the_format_already_is_not_converted(host: Host, image_id: str) -> None:

@@ -21,6 +21,7 @@ Convert = Callable[[int, int, str, int], bool]
 wanted format as it is, which False says.  It judges whether the image is safe before it does."""
 
 _NAMESPACE = uuid.UUID("5a1d9c0e-6a0b-4a43-9a3e-4c6f1c5b7d11")
+_NEW = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOOK = 0.05  # seconds
 _PATIENCE = 10.0  # seconds; a follower that stopped would hold it up for ever
 
@@ -36,6 +37,7 @@ class Conversions:
     def __init__(self, directory: Directory, records: Records) -> None:
         self._directory = directory
         self._records = records
+        self._path = os.path.join(directory.path, "converting")
 
     def open(self, image: Mapping[str, object], format: str) -> tuple[Record, Extent] | None:
         """An image in a format, as it was made; None when it is not there."""
@@ -60,7 +62,7 @@ class Conversions:
         Whoever else makes something is waited for.  Raises StoreFull, StoreUnwritable, and what
         ``convert`` does.
         """
-        with self._workshop() as (path, fd):
+        with self._workshop() as fd:
             if (there := self.open(image, format)) is not None:
                 there[1].close()
                 return True
@@ -73,7 +75,7 @@ class Conversions:
             record = Record.of(
                 image, status.st_size, mtime_ns=status.st_mtime_ns, converted_to=format
             )
-            adopted = self._directory.adopt(made, path, fd)
+            adopted = self._directory.adopt(made, self._path, fd)
             if adopted is not None:
                 try:
                     self._records.write(made, record)
@@ -82,25 +84,36 @@ class Conversions:
                     adopted.discard()
             return True
 
+    def clean(self) -> None:
+        """Remove what a process left that was killed while it converted."""
+        with self._alone(wait=False) as alone:
+            if alone:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)
+
     @contextlib.contextmanager
-    def _workshop(self) -> Iterator[tuple[str, int]]:
-        """An empty file, its path and a descriptor; there is one, and it is ours alone."""
-        path = os.path.join(self._directory.path, "converting")
-        while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    def _workshop(self) -> Iterator[int]:
+        """An empty file to convert into, at ``_path``; there is one, and it is ours alone."""
+        with self._alone(wait=True):
+            fd = os.open(self._path, _NEW, 0o600)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                if not entry.is_at(fd, path):
-                    continue  # it is what somebody has made meanwhile
-                try:
-                    os.ftruncate(fd, 0)
-                    yield path, fd
-                finally:
-                    if entry.is_at(fd, path):
-                        os.unlink(path)
-                return
+                entry.take(fd)
+                yield fd
             finally:
+                if entry.is_at(fd, self._path):
+                    os.unlink(self._path)
                 os.close(fd)
+
+    @contextlib.contextmanager
+    def _alone(self, *, wait: bool) -> Iterator[bool]:
+        """While nobody else converts; whether that is so."""
+        fd = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if wait:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield wait or entry.take(fd)
+        finally:
+            os.close(fd)
 
 
 def _wait_for_followers(fd: int) -> None:

@@ -182,6 +182,7 @@ class HostCache:
         before = self.used()
         removed, _ = self._directory.prune()
         removed += self._directory.clean(dead_for)
+        self._conversions.clean()
         self._tidy()
         return removed, max(before - self.used(), 0)
 

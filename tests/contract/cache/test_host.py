@@ -325,7 +325,6 @@ def test_one_waits_for_another_and_may_take_its_part(cache: HostCache) -> None:
         serve(until=HALF)(wire)
         half.set()
         go.wait(30)
-        wire.reset()
 
     outcome: list[Kept] = []
     second = HostCache(cache.path, ROOM, stall=30)
