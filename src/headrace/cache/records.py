@@ -40,9 +40,16 @@ class Record:
     converted_to: str | None = None
 
     @classmethod
-    def of(cls, image: Mapping[str, object], size: int, **more: object) -> Self:
+    def of(
+        cls,
+        image: Mapping[str, object],
+        size: int,
+        mtime_ns: int | None = None,
+        converted_to: str | None = None,
+    ) -> Self:
+        """With what is kept of the service's record ``image``."""
         kept = {name: image.get(name) for name in _KEPT}
-        return cls(kept, size, **more)  # type: ignore[arg-type]
+        return cls(kept, size, mtime_ns, converted_to)
 
     def is_of(self, image: Mapping[str, object]) -> bool:
         """Whether it is of the data that the service's record ``image`` means now."""
@@ -50,7 +57,7 @@ class Record:
 
 
 class Records:
-    """Those in the directory ``path``, which is made.  Raises StoreUnwritable."""
+    """Those in the directory ``path``, which is made; OSError when it cannot be."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -76,7 +83,7 @@ class Records:
         )
 
     def write(self, entry_id: str, record: Record) -> None:
-        """Have it, all of it or what was there before."""
+        """Have it, all of it or what was there before; raises StoreUnwritable."""
         said = {
             "image": dict(record.image),
             "size": record.size,
