@@ -208,10 +208,8 @@ class HostCache:
             again = again or (isinstance(failure, errors.DataCorrupt) and resumed > 0)
             if failure is not None and not (again and starts < _STARTS):
                 raise failure
-            if starts > _STARTS:
-                raise self._no_room(
-                    f"{record.size} bytes"
-                )  # others remove it as soon as it is there
+            if starts > _STARTS:  # others remove it as soon as it is there
+                raise self._no_room(f"{record.size} bytes")
 
     def _open(self, image_id: str, record: Record) -> Extent | None:
         """The data, whole and as it was verified; what is not is removed."""
