@@ -79,8 +79,8 @@ OPTIONS: list[cfg.Opt] = [
         "store_redirect",
         default=False,
         help="With delivery 'x-accel-redirect': have nginx fetch the data of an image that lies in "
-        "an S3 store from there itself, by a URL that is signed for a minute and that no client "
-        "sees.",
+        "an S3 store, or in a Swift whose swift_temp_url_key is set, from there itself, by a URL "
+        "that is signed for a minute and that no client sees.",
     ),
     cfg.BoolOpt(
         "upload_offload",

@@ -110,6 +110,12 @@ OPTIONS: list[cfg.Opt] = [
         default="object-store",
         help="Type of Swift in Keystone's catalog.",
     ),
+    cfg.StrOpt(
+        "swift_temp_url_key",
+        secret=True,
+        help="The account's Temp-URL-Key. With it, swift_store_endpoint and store_redirect, nginx "
+        "fetches the data from Swift itself.",
+    ),
     cfg.BoolOpt(
         "swift_store_multi_tenant",
         default=False,

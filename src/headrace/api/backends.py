@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from oslo_config import cfg
 
@@ -126,6 +127,7 @@ def _swift(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) 
         large=options.swift_store_large_object_size * MIB,
         retries=options.swift_store_retry_get_count,
         most=conf.headrace.max_remote_downloads,
+        passing_key=options.swift_temp_url_key if _redirected(conf) else None,
     )
 
 
@@ -149,16 +151,29 @@ def _rbd(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) ->
 
 
 def redirects(conf: cfg.ConfigOpts) -> dict[str, str]:
-    """Where a server in front is sent for data, each with the file of its authorities or ""."""
-    if not conf.headrace.store_redirect:
-        return {}
-    ids = [each for each, kind in config.backends(conf).items() if kind == "s3"]
-    return {_s3(conf, each, each, None).origin: conf[each].s3_store_cacert for each in ids}
+    """Where a server in front is sent for data, each with the file of its authorities or "".
+
+    Raises ConfigurationError where that cannot be known before the store is asked.
+    """
+    found: dict[str, str] = {}
+    for each, kind in config.backends(conf).items() if conf.headrace.store_redirect else ():
+        if kind == "s3":
+            found[_s3(conf, each, each, None).origin] = conf[each].s3_store_cacert
+        elif kind == "swift" and conf[each].swift_temp_url_key:
+            if not conf[each].swift_store_endpoint:
+                reason = f"store {each!r}: swift_temp_url_key needs swift_store_endpoint"
+                raise errors.ConfigurationError(reason=reason)
+            where = urlsplit(conf[each].swift_store_endpoint)
+            found[f"{where.scheme}://{where.netloc}"] = conf[each].swift_store_cacert or ""
+    return found
+
+
+def _redirected(conf: cfg.ConfigOpts) -> bool:
+    return bool(conf.headrace.store_redirect and conf.headrace.delivery == "x-accel-redirect")
 
 
 def _s3(conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | None) -> S3Store:
     options = conf[group]
-    redirected = conf.headrace.store_redirect and conf.headrace.delivery == "x-accel-redirect"
     return S3Store(
         store_id,
         options.s3_store_host,
@@ -175,7 +190,7 @@ def _s3(conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | No
         cafile=options.s3_store_cacert or None,
         stall=conf.headrace.stall_timeout,
         most=conf.headrace.max_remote_downloads,
-        passes_by=redirected,
+        passes_by=_redirected(conf),
         arrivals=arrivals,
     )
 

@@ -23,6 +23,29 @@ class Answer(Protocol):
     def close(self) -> None: ...
 
 
+class Later:
+    """An answer that is asked for when it is read, which it is not where a server in front does."""
+
+    def __init__(self, ask: Callable[[], Answer]) -> None:
+        self._ask = ask
+        self._answer: Answer | None = None
+
+    def read(self, size: int, /) -> bytes:
+        return self._now().read(size)
+
+    def pieces(self, length: int) -> Iterator[Source]:
+        return self._now().pieces(length)
+
+    def close(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+
+    def _now(self) -> Answer:
+        if self._answer is None:
+            self._answer = self._ask()
+        return self._answer
+
+
 Fetch = Callable[[int, int], Answer]
 """offset, length: an answer whose body is those bytes."""
 

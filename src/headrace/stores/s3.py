@@ -30,10 +30,9 @@ from headrace.model import IMAGE_ID, MIB
 from headrace.stores.arrivals import Arrivals
 from headrace.stores.bucket import TOKEN, Bucket, Piece, Reply
 from headrace.stores.origin import Fetched
-from headrace.stores.remote import Remote, Turns
+from headrace.stores.remote import Later, Remote, Turns
 from headrace.stores.window import AdoptedWindow, WindowWriter, new_window
 from headrace.stores.wire import Switch
-from headrace.transfer.engine import Source
 
 _log = logging.getLogger(__name__)
 
@@ -382,9 +381,9 @@ class S3Store:
                 raise errors.NotFound()
             tag = found.tag
             return Remote(
-                _Later(partial(self._bucket.get, key, tag=tag)),
+                Later(partial(self._bucket.get, key, tag=tag)),
                 found.size,
-                lambda offset, length: _Later(partial(self._part, key, tag, offset, length)),
+                lambda offset, length: Later(partial(self._part, key, tag, offset, length)),
                 _RETRIES,
                 partial(self.presigned, url),
             )
@@ -445,29 +444,6 @@ class S3Store:
         if idle.total_seconds() < self._left:
             return False
         return self._bucket.ask("DELETE", key, query).fine
-
-
-class _Later:
-    """An answer that is asked for when it is read; see ``stores.remote.Answer``."""
-
-    def __init__(self, ask: Callable[[], Fetched]) -> None:
-        self._ask = ask
-        self._fetched: Fetched | None = None
-
-    def read(self, size: int, /) -> bytes:
-        return self._now().read(size)
-
-    def pieces(self, length: int) -> Iterator[Source]:
-        return self._now().pieces(length)
-
-    def close(self) -> None:
-        if self._fetched is not None:
-            self._fetched.close()
-
-    def _now(self) -> Fetched:
-        if self._fetched is None:
-            self._fetched = self._ask()
-        return self._fetched
 
 
 def _time(text: str) -> datetime:

@@ -8,6 +8,7 @@ key.  Those that a Glance wrote with both (``swift+http://<user>:<key>@…``) ar
 are of an address that is configured: no key goes anywhere else.
 """
 
+import hmac
 import os
 import re
 import threading
@@ -17,12 +18,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from headrace import errors
 from headrace.model import IMAGE_ID, MIB
 from headrace.stores.origin import Fetched
-from headrace.stores.remote import Remote, Turns
+from headrace.stores.remote import Later, Remote, Turns
 from headrace.stores.swift_account import Access, Account, Reference
 from headrace.stores.swift_place import Containers, Place
 from headrace.stores.swift_upload import MOST_SEGMENTS, SwiftUpload
@@ -32,6 +33,7 @@ _SCHEMES = {"swift": "https://", "swift+https": "https://", "swift+http": "http:
 _CONFIGURED = "swift+config"
 _SEGMENT = re.compile(r"[0-9a-fA-F-]{36}/([0-9a-f]{32})/[0-9]{8}")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/[0-9]{1,19}")
+_URL_LIFE = 60  # seconds; it is used at once
 _SWEEP_AGAIN = 3600.0  # seconds: for a sweep all names of a container are listed
 
 
@@ -42,7 +44,8 @@ class SwiftStore:
     ``segment`` is the size of segments in bytes, ``named`` how many Swift lets a manifest name;
     ``large`` is only told.  A read that breaks is resumed ``retries`` times; ``most`` images are
     open at a time in this process, OriginsBusy is raised for more.  The segments of an upload are
-    left behind when for ``forgotten`` none has come.
+    left behind when for ``forgotten`` none has come.  ``passing_key`` is the account's, by which
+    URLs are signed that a server in front may fetch from; without one there are none.
     """
 
     kind = "swift"
@@ -64,6 +67,7 @@ class SwiftStore:
         retries: int = 0,
         most: int = 16,
         forgotten: timedelta = timedelta(days=1),
+        passing_key: str | None = None,
     ) -> None:
         self._id = id
         self._access = access
@@ -77,6 +81,7 @@ class SwiftStore:
         self._retries = retries
         self._turns = Turns(most)
         self._forgotten = forgotten
+        self._passing_key = passing_key
         self._next_sweep = 0.0
         self._lock = threading.Lock()
         self._accounts: dict[Reference, Account] = {}
@@ -209,6 +214,8 @@ class SwiftStore:
         return replace(there[0], user=user, key=key, application_credential_id=None)
 
     def _open(self, place: Place) -> Remote:
+        if self._passing_key is not None and place.account is self._own:
+            return self._passed_by(place, self._passing_key)
         fetched = self._get(place, {})
         response = fetched.response
         if response.length is None:
@@ -226,6 +233,20 @@ class SwiftStore:
         if not self._containers.seed:
             return [self._containers.name]
         return filter(self._containers.has, self._own.containers(self._containers.name))
+
+    def _passed_by(self, place: Place, key: str) -> Remote:
+        """An object that is only looked at, since a server in front may fetch it."""
+        head = place.head()
+        if head is None:
+            raise errors.NotFound()
+        etag = head.get("Etag")
+        return Remote(
+            Later(lambda: self._get(place, {})),
+            int(head.get("Content-Length", -1)),
+            lambda offset, length: Later(lambda: self._part(place, etag, offset, length)),
+            self._retries,
+            lambda: _signed(place, key),
+        )
 
     def _get(self, place: Place, headers: Mapping[str, str]) -> Fetched:
         """An answer with data; raises NotFound, ServiceUnavailable."""
@@ -266,6 +287,16 @@ class SwiftStore:
                 place.remove_all([place.beside(each["name"]) for each in segments])
                 removed += 1
         return removed
+
+
+def _signed(place: Place, key: str) -> str:
+    """A URL at which anybody may GET the object, or a range of it, for a minute."""
+    where = urlsplit(place.account.url() + place.path)
+    expires = int(time.time()) + _URL_LIFE
+    text = f"GET\n{expires}\n{unquote(where.path)}"
+    signature = hmac.new(key.encode(), text.encode(), "sha256").hexdigest()
+    query = f"temp_url_sig={signature}&temp_url_expires={expires}&inline"
+    return f"{where.scheme}://{where.netloc}{where.path}?{query}"
 
 
 def _image(listed: Mapping[str, Any]) -> str:

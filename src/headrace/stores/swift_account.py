@@ -155,6 +155,10 @@ class Account:
             token = self._current(token)
         return fetched
 
+    def url(self) -> str:
+        """That of the account, without a slash at its end; raises ServiceUnavailable."""
+        return (self._access.endpoint or self._current(None).url).rstrip("/")
+
     def names(
         self, container: str, prefix: str = "", delimiter: str = "", page: int = _PAGE
     ) -> Iterator[dict[str, Any]]:

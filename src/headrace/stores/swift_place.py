@@ -61,11 +61,11 @@ class Place:
 
     def exists(self) -> bool:
         """Whether there is an object; raises ServiceUnavailable, as all that follow."""
-        return self._head() is not None
+        return self.head() is not None
 
     def upload(self) -> str | None:
         """By which upload of ours the object was made, if it is there and was."""
-        head = self._head()
+        head = self.head()
         return None if head is None else head.get(UPLOAD)
 
     def remove(self) -> bool:
@@ -73,7 +73,7 @@ class Place:
 
         The object goes first: what a crash leaves then is no image any more.
         """
-        head = self._head()
+        head = self.head()
         if head is None:
             return False
         segments = self._segments(head)
@@ -95,7 +95,8 @@ class Place:
             for status in statuses - {200, 204, 404}:
                 raise self.account.refused(status)
 
-    def _head(self) -> Headers | None:
+    def head(self) -> Headers | None:
+        """What Swift tells of the object; None when there is none."""
         answer = self.account.ask("HEAD", self.path)
         if answer.status == 404:
             return None
