@@ -12,14 +12,14 @@ cut short, what is sent has a little longer to be finished and answered.
 """
 
 import contextlib
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection as Pipe
-from multiprocessing.process import BaseProcess
 
 from headrace.bench import cache, cpu
+from headrace.bench.children import Child, await_word, children
 from headrace.bench.outcome import Buffers, End, Outcome
 from headrace.bench.run import FarEnd
 from headrace.bench.spec import TO_HERE, Spec
@@ -66,17 +66,25 @@ class Service:
             dropped = self._far_file
         elif spec.cold and subject.file is not None:
             cache.drop(subject.file, "the file to send")
-        with _clients(self._connect, spec, subject) as clients:
+        live = partial(_live, self._connect, spec, subject)
+        with children(spec.streams, live) as clients:
             meter = cpu.Meter([client.pid for client in clients])
             if self._far is not None:
                 self._far.watch(self._pids, dropped)
             meter.start()
             for client in clients:
                 client.go()
-            counted = [client.counted(spec) for client in clients]
+            counted = [_counted(client, spec) for client in clients]
             usage = meter.stop()
             remote = None if self._far is None else self._far.watched()
         return _outcome(spec, subject, counted, usage, remote)
+
+
+def _counted(client: Child, spec: Spec) -> Counted:
+    patience = None if spec.seconds is None else spec.seconds + GRACE + 1.5
+    found = client.hear(patience)
+    assert isinstance(found, Counted)
+    return found
 
 
 def _outcome(
@@ -109,90 +117,18 @@ def _outcome(
     )
 
 
-# --- the near end's side of each client
-
-
-class _Client:
-    """A client's process, as its parent sees it."""
-
-    def __init__(self, process: BaseProcess, pipe: Pipe) -> None:
-        self._process = process
-        self._pipe = pipe
-        assert process.pid is not None
-        self.pid = process.pid
-
-    def await_ready(self) -> None:
-        self._hear(UNHURRIED)
-
-    def go(self) -> None:
-        with contextlib.suppress(OSError):  # it is gone: counted() says so
-            self._pipe.send(None)
-
-    def counted(self, spec: Spec) -> Counted:
-        patience = None if spec.seconds is None else spec.seconds + GRACE + 1.5
-        found = self._hear(patience)
-        assert isinstance(found, Counted)
-        return found
-
-    def _hear(self, patience: float | None) -> object:
-        try:
-            if not self._pipe.poll(patience):
-                raise ClientError(reason="a client of the measurement does not come to an end")
-            said = self._pipe.recv()
-        except (EOFError, OSError) as error:
-            raise ClientError(reason="a client of the measurement died") from error
-        if isinstance(said, str):
-            raise ClientError(reason=said)
-        return said
-
-    def end(self) -> None:
-        self._pipe.close()
-        self._process.terminate()
-        self._process.join(GRACE + 2)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-
-
-@contextlib.contextmanager
-def _clients(connect: Connect, spec: Spec, subject: Subject) -> Iterator[list[_Client]]:
-    """Clients that are connected and wait for the word to go."""
-    fork = multiprocessing.get_context("fork")
-    clients: list[_Client] = []
-    try:
-        for number in range(spec.streams):
-            ours, theirs = fork.Pipe()
-            process = fork.Process(
-                target=_live, args=(theirs, connect, spec, subject, number), daemon=True
-            )
-            process.start()
-            theirs.close()
-            clients.append(_Client(process, ours))
-        for client in clients:
-            client.await_ready()
-        yield clients
-    finally:
-        for client in clients:
-            client.end()
-
-
 # --- a client
 
 
-def _live(pipe: Pipe, connect: Connect, spec: Spec, subject: Subject, number: int) -> None:
+def _live(connect: Connect, spec: Spec, subject: Subject, pipe: Pipe, number: int) -> None:
     """A client's process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent's business
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     patience = UNHURRIED if spec.seconds is None else GRACE
     with contextlib.suppress(EOFError, BrokenPipeError), connect(patience) as connection:
         try:
             transfers = Transfers(connection, spec, subject, number)
             signal.signal(signal.SIGTERM, lambda _number, _frame: transfers.stop())
             pipe.send(None)
-            while not pipe.poll(1.0):
-                if transfers.orphaned:
-                    return
-            pipe.recv()
+            await_word(pipe)
             pipe.send(transfers.work())
         except Error as error:
             pipe.send(str(error))
