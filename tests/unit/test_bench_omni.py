@@ -6,7 +6,7 @@ import pytest
 
 from headrace.bench import omni, table
 from headrace.bench.cpu import Usage
-from headrace.bench.outcome import Buffers, End, Outcome
+from headrace.bench.outcome import Buffers, End, Outcome, Storm
 from headrace.bench.spec import Spec
 from headrace.bench.stats import Goal
 from headrace.bench.summary import Summary, ratios
@@ -65,7 +65,21 @@ GET = replace(
     remote=End(usage=replace(FAR, processes=None)),
 )
 RANGE = replace(GET, spec=Spec(test="IMAGE_RANGE", via="copy", request=MIB, cold=True))
-ALL = (STREAM, RR, MAERTS, PUT, GET, RANGE)
+STORM = replace(
+    GET,
+    spec=Spec(test="BOOT_STORM", via="drop", streams=8),
+    storm=Storm(
+        firsts=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
+        lasts=[1.0, 1.5, 2.0],
+        failure="the answer is HTTP/1.1 503 Service Unavailable",
+        warm=None,
+        reads=1,
+        read_bytes=128_000_000,
+        rate=1_024_000_000.0,
+        store=replace(FAR, processes=0.5),
+    ),
+)
+ALL = (STREAM, RR, MAERTS, PUT, GET, RANGE, STORM)
 
 
 def used(**other: float | None) -> End:
@@ -164,7 +178,7 @@ def test_figures_are_means() -> None:
 
 def test_the_direction() -> None:
     found = [figure("DIRECTION", outcome) for outcome in ALL]
-    assert found == ["Send", "Send|Recv", "Receive", "Send", "Receive", "Receive"]
+    assert found == ["Send", "Send|Recv", "Receive", "Send", *["Receive"] * 3]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +201,29 @@ def test_the_direction() -> None:
 )
 def test_the_figures_of_an_image_test(name: str, value: omni.Value) -> None:
     assert figure(name, PUT) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BACKEND_READS", 1),
+        ("BACKEND_BYTES", 128_000_000),
+        ("FIRST_BYTE_P50", 0.4),
+        ("FIRST_BYTE_P99", 0.8),
+        ("FETCH_P50", 1.5),
+        ("FETCH_P99", 2.0),
+        ("CLIENTS_SERVED", 3),
+        ("WARM_THROUGHPUT", 8192.0),
+        ("OVER_WARM", 2.0),  # what took 2 s takes one
+        ("STORE_PROC_UTIL", 12.5),
+        ("STORE_PROC_SD", 0.5),
+        ("CACHE", "cold"),
+        ("STREAMS", 8),
+    ],
+)
+def test_the_figures_of_a_storm(name: str, value: omni.Value) -> None:
+    assert figure(name, STORM) == value
+    assert figure(name, GET) is None or name == "STREAMS"
 
 
 def test_the_figures_of_ranges() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.bench.stats import Goal, Interval, interval, t_quantile
+from headrace.bench.stats import Goal, Interval, interval, percentile, t_quantile
 
 levels = st.floats(0.01, 0.999)
 freedoms = st.integers(1, 60)
@@ -242,3 +242,11 @@ def test_what_reaches_a_narrow_goal_reaches_a_wide_one(
     if Goal(0.99, narrow, 3, 30).reached(values):
         assert Goal(0.99, wide, 3, 30).reached(values)
         assert Goal(0.95, narrow, 3, 30).reached(values)
+
+
+@pytest.mark.parametrize(
+    ("share", "value"), [(0.01, 1), (0.25, 1), (0.26, 2), (0.5, 2), (0.75, 3), (0.76, 4), (1.0, 4)]
+)
+def test_a_percentile_is_one_of_the_values(share: float, value: float) -> None:
+    assert percentile([1, 2, 3, 4], share) == value
+    assert percentile([7.0], share) == 7.0

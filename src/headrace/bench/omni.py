@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from headrace.bench.cpu import Usage
-from headrace.bench.outcome import Buffers, End, Outcome
+from headrace.bench.outcome import Buffers, End, Outcome, Storm
 from headrace.bench.spec import IMAGE_TESTS, TO_HERE
+from headrace.bench.stats import percentile
 from headrace.bench.summary import Summary
 from headrace.bench.units import Rate
 from headrace.errors import UsageError
@@ -63,6 +64,51 @@ def _of_requests(get: Callable[[Outcome], int]) -> Callable[[Outcome], Value]:
 
 def _of_images(get: Callable[[Outcome], Value]) -> Callable[[Outcome], Value]:
     return lambda each: get(each) if each.spec.test in IMAGE_TESTS else None
+
+
+def _of_storm(get: Callable[[Storm], float | None]) -> Callable[[Outcome], float | None]:
+    return lambda each: None if each.storm is None else get(each.storm)
+
+
+def _over_ideal(outcome: Outcome) -> float | None:
+    """Seconds over those that the same bytes take at the rate of the same clients afterwards."""
+    if outcome.storm is None or not outcome.bytes:
+        return None
+    return outcome.seconds * outcome.storm.rate / outcome.bytes
+
+
+def _store(figure: Callable[[Usage], float | None]) -> Callable[[Outcome], float | None]:
+    return _of_storm(lambda storm: None if storm.store is None else figure(storm.store))
+
+
+def _wait(share: float, get: Callable[[Storm], Sequence[float]]) -> Figure:
+    return _mean(_of_storm(lambda storm: percentile(get(storm), share) if get(storm) else None))
+
+
+def _storm_rate(summary: Summary, rate: Rate) -> Value:
+    return summary.mean(_of_storm(lambda storm: rate.of(storm.rate, 1.0)))
+
+
+def _storm() -> dict[str, Figure]:
+    """Of BOOT_STORM: what it took from behind the service, and how long clients waited."""
+    return {
+        "BACKEND_READS": _mean(_of_storm(lambda storm: storm.reads)),
+        "BACKEND_BYTES": _whole(_of_storm(lambda storm: storm.read_bytes)),
+        "FIRST_BYTE_P50": _wait(0.5, lambda storm: storm.firsts),
+        "FIRST_BYTE_P99": _wait(0.99, lambda storm: storm.firsts),
+        "FETCH_P50": _wait(0.5, lambda storm: storm.lasts),
+        "FETCH_P99": _wait(0.99, lambda storm: storm.lasts),
+        "CLIENTS_SERVED": _mean(_of_storm(lambda storm: len(storm.lasts))),
+        "WARM_THROUGHPUT": _storm_rate,
+        "OVER_WARM": _mean(_over_ideal),
+        "STORE_PROC_UTIL": _mean(_store(lambda usage: usage.process_utilisation)),
+        "STORE_PROC_SD": _mean(
+            lambda each: each.demand(_store(lambda usage: usage.processes)(each))
+        ),
+        "CACHE": _first(
+            lambda each: None if each.storm is None else "warm" if each.storm.warm else "cold"
+        ),
+    }
 
 
 def _cpu(end: Callable[[Outcome], End], figure: Callable[[Usage], float | None]) -> Figure:
@@ -151,6 +197,7 @@ FIGURES: Mapping[str, Figure] = {
         lambda each: each.spec.request if each.spec.test == "IMAGE_RANGE" else None
     ),
     "PAGE_CACHE": _first(_of_images(lambda each: "cold" if each.spec.cold else "hot")),
+    **_storm(),
 }
 
 USUAL = (

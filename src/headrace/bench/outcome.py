@@ -1,6 +1,6 @@
 """What one measurement found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headrace.bench.cpu import Usage
@@ -39,6 +39,26 @@ class End:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Storm:
+    """What the clients of a storm have seen, and what it took from behind the service.
+
+    ``firsts`` and ``lasts`` are the seconds until each had its first byte and, of those that got
+    everything, the last.  ``failure`` is why others did not, ``warm`` why the cache was not empty;
+    ``reads`` and ``read_bytes`` are of the store, None where the service does not say.  ``rate`` is
+    what the same clients got afterwards, in bytes a second.
+    """
+
+    firsts: Sequence[float]
+    lasts: Sequence[float]
+    failure: str | None
+    warm: str | None
+    reads: int | None
+    read_bytes: int | None
+    rate: float
+    store: Usage | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """One measurement: what went over in ``seconds``, and both ends."""
 
@@ -50,6 +70,7 @@ class Outcome:
     local: End
     remote: End
     image_size: int | None = None
+    storm: Storm | None = None
 
     @property
     def rate(self) -> float:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 RAW_TESTS = (
     "TCP_STREAM", "TCP_MAERTS", "TCP_SENDFILE", "TCP_SPLICE", "TCP_ZEROCOPY", "TCP_RR",
 )  # fmt: skip
-IMAGE_TESTS = ("IMAGE_GET", "IMAGE_PUT", "IMAGE_RANGE")
+BOOT_STORM = "BOOT_STORM"
+IMAGE_TESTS = ("IMAGE_GET", "IMAGE_PUT", "IMAGE_RANGE", BOOT_STORM)
 TESTS = (*RAW_TESTS, *IMAGE_TESTS)
 
 FROM_FILE = ("TCP_SENDFILE", "TCP_SPLICE", "IMAGE_PUT")
-TO_HERE = ("TCP_MAERTS", "IMAGE_GET", "IMAGE_RANGE")
+TO_HERE = ("TCP_MAERTS", "IMAGE_GET", "IMAGE_RANGE", BOOT_STORM)
 """The tests whose data goes to the near end."""
 
 COPY = "copy"
@@ -17,6 +18,7 @@ WAYS = {
     "IMAGE_GET": ("splice", COPY),
     "IMAGE_PUT": ("sendfile", "splice", COPY),
     "IMAGE_RANGE": ("splice", COPY),
+    BOOT_STORM: ("drop",),
 }
 """How the near end of an image test may move the bytes; the first is what it does unless told."""
 
@@ -29,6 +31,7 @@ class Spec:
     Of image tests, ``via`` is the near end's way, ``streams`` how many clients there are at once,
     ``slow`` the bytes a second that each of them takes or gives at most, and ``request`` the size
     of IMAGE_RANGE's ranges.  ``cold``: what is read is not in the page cache, and is read once.
+    BOOT_STORM ends with its ``streams``; ``seconds`` are for what it is compared with afterwards.
     """
 
     test: str

@@ -54,6 +54,11 @@ class Goal:
         return interval(values, self.level).width_percent <= self.width_percent
 
 
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least value that ``share`` of the sorted ``values``, 0 < share <= 1, do not exceed."""
+    return values[math.ceil(share * len(values)) - 1]
+
+
 def interval(values: Sequence[float], level: float) -> Interval:
     """The interval that holds the true mean with probability ``level``.
 

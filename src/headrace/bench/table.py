@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from headrace.bench import omni
-from headrace.bench.spec import IMAGE_TESTS, TO_HERE, Spec
+from headrace.bench.spec import BOOT_STORM, IMAGE_TESTS, TO_HERE, Spec
 from headrace.bench.summary import Summary
 from headrace.bench.units import Rate
 
@@ -19,7 +19,8 @@ Column = tuple[Sequence[str], int, str]
 def title(spec: Spec) -> str:
     """A case in a few words: IMAGE_GET:splice, 4 streams."""
     way = f":{spec.via}" if spec.via else ""
-    streams = f", {spec.streams} streams" if spec.streams > 1 else ""
+    clients = "clients" if spec.test == BOOT_STORM else "streams"
+    streams = f", {spec.streams} {clients}" if spec.streams > 1 else ""
     return f"{spec.test}{way}{streams}"
 
 
@@ -63,6 +64,8 @@ def _below(columns: Sequence[Column], summary: Summary, rate: Rate) -> list[omni
 def _columns(test: str, rate: Rate) -> list[Column]:
     if test == "TCP_RR":
         return _transactions()
+    if test == BOOT_STORM:
+        return _storm(rate)
     return _images(test, rate) if test in IMAGE_TESTS else _stream(test, rate)
 
 
@@ -102,6 +105,21 @@ def _images(test: str, rate: Rate) -> list[Column]:
         columns[3] = (("", "Range", "Size", "bytes"), 8, "RANGE_SIZE")
         columns.append((("", "Trans.", "Rate", "per sec"), 10, "TRANSACTION_RATE"))
     return columns
+
+
+def _storm(rate: Rate) -> list[Column]:
+    return [
+        (("", "", "", "Clients"), 7, "STREAMS"),
+        (("", "Image", "Size", "bytes"), 11, "IMAGE_SIZE"),
+        (("", "Back", "End", "reads"), 6, "BACKEND_READS"),
+        (("", "Back", "End", "bytes"), 11, "BACKEND_BYTES"),
+        *_time_and_rate(rate),
+        (("Over", "Time", "When", "Warm"), 6, "OVER_WARM"),
+        (("First", "Byte", "p50", "secs."), 6, "FIRST_BYTE_P50"),
+        (("First", "Byte", "p99", "secs."), 6, "FIRST_BYTE_P99"),
+        (("", "Fetch", "p50", "secs."), 6, "FETCH_P50"),
+        (("", "Fetch", "p99", "secs."), 6, "FETCH_P99"),
+    ]
 
 
 def _time_and_rate(rate: Rate) -> list[Column]:

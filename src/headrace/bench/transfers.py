@@ -28,7 +28,7 @@ _NAME = "headrace bench"  # of images that are made to be measured with
 
 _TURN = 1 << 20  # bytes between two looks at the clock
 _TURNS = 10  # a second, of a client that is slow on purpose
-_SIZES = {"sendfile": 8 << 20, "splice": linux.PIPE_SIZE, COPY: portable.BUFFER}
+_SIZES = {"sendfile": 8 << 20, "splice": linux.PIPE_SIZE, "drop": 1 << 20, COPY: portable.BUFFER}
 _OCTETS = "application/octet-stream"
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from headrace.bench import image, omni, run
+from headrace.bench import image, omni, run, storm
 from headrace.bench.outcome import Outcome
-from headrace.bench.spec import FROM_FILE, IMAGE_TESTS, TESTS, TO_HERE, WAYS, Spec
+from headrace.bench.spec import BOOT_STORM, FROM_FILE, IMAGE_TESTS, TESTS, TO_HERE, WAYS, Spec
 from headrace.bench.summary import Summary
 from headrace.cli import completion
 from headrace.cli.bench_results import Results
-from headrace.cli.bench_wishes import SWEEP, Wishes, wishes
+from headrace.cli.bench_wishes import CLIENTS, SWEEP, Wishes, wishes
 from headrace.cli.session import ServiceCommand, Session
 from headrace.errors import UsageError
 
@@ -69,7 +69,7 @@ class Bench(ServiceCommand):
     "-t", "tests", default="TCP_STREAM", show_default=True, metavar="TEST[,TEST…]",
     shell_complete=completion.listed(TESTS),
     help="TCP_STREAM, TCP_MAERTS, TCP_SENDFILE, TCP_SPLICE, TCP_ZEROCOPY, TCP_RR; of an image "
-    "service: IMAGE_GET, IMAGE_PUT, IMAGE_RANGE.",
+    "service: IMAGE_GET, IMAGE_PUT, IMAGE_RANGE, BOOT_STORM.",
 )  # fmt: skip
 @click.option(
     "-l", "length", default="10", show_default=True, metavar="SECONDS|-BYTES",
@@ -118,6 +118,10 @@ class Bench(ServiceCommand):
     "--streams", default="1", show_default=True, metavar="N[,N…]",
     help="Clients of an image test at once.",
 )  # fmt: skip
+@click.option(
+    "--clients", default=CLIENTS, show_default=True, metavar="N[,N…]",
+    help="Clients of BOOT_STORM; -l is how long they fetch again, when the cache has the image.",
+)  # fmt: skip
 @click.option("--slow", metavar="SIZE", help="Bytes a second that each client takes at most.")
 @click.option(
     "--image",
@@ -128,6 +132,10 @@ class Bench(ServiceCommand):
 @click.option(
     "--far-pid", "far_pids", type=click.IntRange(1), multiple=True, metavar="PID",
     help="A process of the service, on the far end's machine, to be told apart (with children).",
+)  # fmt: skip
+@click.option(
+    "--store-pid", "store_pids", type=click.IntRange(1), multiple=True, metavar="PID",
+    help="The same of the store behind the service of BOOT_STORM, on that machine.",
 )  # fmt: skip
 @click.option("--far-file", metavar="PATH", help="The image's file there, for --cold.")
 @click.option(
@@ -148,6 +156,7 @@ def bench(session: Session, /, **given: Any) -> None:
         headrace netserver -H 10.0.0.5 &             on the far machine
         headrace bench -H 10.0.0.5 -t TCP_SENDFILE -F image.raw -c -C -I 99,5
         headrace bench -t IMAGE_GET --streams 1,8 -c -C --url http://10.0.0.5:9292
+        headrace bench -t BOOT_STORM --clients 200 --image ID -C -l 5
         headrace bench --compare IMAGE_PUT:sendfile,IMAGE_PUT:copy -c -l 3
         headrace bench -t TCP_SENDFILE --sweep -m 4K..16M -c -C -l 2 --report out.html
     """
@@ -231,13 +240,17 @@ def _measuring(asked: Wishes, session: Session) -> Iterator[tuple[Measure, run.F
         file = None
         if asked.tests & set(FROM_FILE):
             file = stack.enter_context(run.file_to_send(asked.file, _FILE_SIZE))
-        service = sending = fetching = None
+        service = storms = sending = fetching = None
         if images:
             watcher = far if watched else None
             service = image.Service(session.connection, watcher, asked.far_pids, asked.far_file)
+            store = _far_end(asked, stack) if asked.store_pids else None
+            storms = storm.Storms(
+                session.connection, watcher, asked.far_pids, store, asked.store_pids
+            )
         if file is not None and "IMAGE_PUT" in asked.tests:
             sending = image.file_to_send(file)
-        if asked.tests & {"IMAGE_GET", "IMAGE_RANGE"}:
+        if asked.tests & set(TO_HERE) & set(IMAGE_TESTS):
             fetching = stack.enter_context(
                 image.image_to_fetch(
                     session.connection,
@@ -253,6 +266,9 @@ def _measuring(asked: Wishes, session: Session) -> Iterator[tuple[Measure, run.F
             assert service is not None
             subject = fetching if case.test in TO_HERE else sending
             assert subject is not None
+            if case.test == BOOT_STORM:
+                assert storms is not None
+                return storms.measure(case, subject)
             return service.measure(case, subject)
 
         yield measure, far
@@ -262,10 +278,10 @@ def _can_watch(asked: Wishes, session: Session) -> bool:
     """Whether a far end is, or can be, on the service's machine."""
     if asked.host is not None or image.is_here(session.connection):
         return True
-    if asked.remote_cpu or asked.far_pids or asked.far_file:
+    if asked.remote_cpu or asked.far_pids or asked.store_pids or asked.far_file:
         raise UsageError(
-            reason="the service is on another machine: -C, --far-pid and --far-file want "
-            "`headrace netserver` there, and -H"
+            reason="the service is on another machine: -C, --far-pid, --store-pid and --far-file "
+            "want `headrace netserver` there, and -H"
         )
     return False
 

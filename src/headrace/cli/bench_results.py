@@ -163,6 +163,11 @@ class Results:
                 f"the near end's CPU {_percent(found.local_cpu)}, "
                 f"the far end's {_percent(found.remote_cpu)}"
             )
+        for storm in (each.storm for each in summary.outcomes if each.storm):
+            if storm.warm is not None:
+                lines.append(f"the cache may have had the image: {storm.warm}")
+            if (missing := summary.first.spec.streams - len(storm.lasts)) > 0:
+                lines.append(f"{missing} clients did not get the image: {storm.failure}")
         if asked.local_cpu or asked.remote_cpu:
             here = self._far is not None and cpu.one_machine(cpu.facts(), self._far.facts)
             for end, share in summary.disturbance(here).items():

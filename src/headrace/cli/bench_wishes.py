@@ -5,7 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.bench import omni, units
-from headrace.bench.spec import COPY, FROM_FILE, IMAGE_TESTS, TESTS, TO_HERE, WAYS, Spec
+from headrace.bench.spec import (
+    BOOT_STORM,
+    COPY,
+    FROM_FILE,
+    IMAGE_TESTS,
+    TESTS,
+    TO_HERE,
+    WAYS,
+    Spec,
+)
 from headrace.bench.stats import Goal
 from headrace.cli.netserver import read_secret
 from headrace.errors import UsageError
@@ -14,6 +23,7 @@ RANGE_SIZE = 1 << 20  # bytes that IMAGE_RANGE asks for
 SWEEP = "4K..16M"
 COMPARED = 5  # pairs, unless -i says otherwise
 MOST_STREAMS = 1024
+CLIENTS = "200"  # of a storm
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,7 @@ class Wishes:
     file: str | None
     image: str | None
     far_pids: Sequence[int]
+    store_pids: Sequence[int]
     far_file: str | None
     local_cpu: bool
     remote_cpu: bool
@@ -74,6 +85,7 @@ def wishes(
         file=given["file"],
         image=given["image"],
         far_pids=given["far_pids"],
+        store_pids=given["store_pids"],
         far_file=given["far_file"],
         local_cpu=given["local_cpu"],
         remote_cpu=given["remote_cpu"],
@@ -118,6 +130,7 @@ def _cases(
     """Every test by every way, with every number of streams, in every size."""
     template = _template(given, specific)
     streams, sizes = _streams(given["streams"]), _sizes(given, specific)
+    clients = _streams(given["clients"])
     asked = given["via"].split(",") if given["via"] else []
     cases = []
     for test, own in tests:
@@ -128,7 +141,7 @@ def _cases(
         if test == "IMAGE_RANGE" and not specific["request"]:
             case = replace(case, request=RANGE_SIZE)
         for way in _ways(test, [own] if own else asked, encrypted=encrypted):
-            for count in streams:
+            for count in clients if test == BOOT_STORM else streams:
                 one = replace(case, via=way, streams=count)
                 cases += [_of_size(one, size) for size in sizes]
     return cases
@@ -141,6 +154,8 @@ def _ways(test: str, asked: Sequence[str], *, encrypted: Callable[[], bool]) -> 
             raise UsageError(reason=_no_way(test, way))
         if way != COPY and encrypted():
             raise UsageError(reason=f"through TLS bytes can only be copied, not by {way}")
+    if test == BOOT_STORM and encrypted():
+        raise UsageError(reason="BOOT_STORM drops bytes in the kernel, which TLS does not let it")
     return asked or [COPY if encrypted() else WAYS[test][0]]
 
 
@@ -174,7 +189,7 @@ def _of_size(case: Spec, size: int | None) -> Spec:
         return case
     if case.test == "IMAGE_RANGE":
         return replace(case, request=size)
-    if case.test == "IMAGE_GET":
+    if case.test in TO_HERE:
         return replace(case, receive_size=size)
     return replace(case, send_size=size)
 
@@ -205,6 +220,7 @@ def _check_image_options(given: dict[str, Any], tests: Sequence[str]) -> None:
     }  # fmt: skip
     if not image and (useless := [name for name, value in of_images.items() if value]):
         raise UsageError(reason=f"{useless[0]} is of the image tests: {', '.join(IMAGE_TESTS)}")
+    _check_storm(given, image)
     if given["sink"] is not None and (image or "TCP_RR" in tests):
         raise UsageError(reason="--sink is of the raw tests of one direction")
     if given["cold"]:
@@ -213,6 +229,20 @@ def _check_image_options(given: dict[str, Any], tests: Sequence[str]) -> None:
             raise UsageError(reason=f"--cold: {hot[0]} reads no file")
         if not given["far_file"] and any(test in TO_HERE for test in image):
             raise UsageError(reason="--cold wants --far-file: the image's file at the service")
+
+
+def _check_storm(given: dict[str, Any], image: Sequence[str]) -> None:
+    """Refuse what a storm would not heed, and what only a storm would."""
+    if BOOT_STORM not in image:
+        if given["clients"] != CLIENTS or given["store_pids"]:
+            raise UsageError(reason=f"--clients and --store-pid are of {BOOT_STORM}")
+        return
+    if given["cold"] or given["slow"]:
+        raise UsageError(reason=f"{BOOT_STORM} goes without --cold and --slow")
+    if given["streams"] != "1" and set(image) == {BOOT_STORM}:
+        raise UsageError(reason=f"{BOOT_STORM} has --clients, not --streams")
+    if given["length"].startswith("-"):
+        raise UsageError(reason=f"{BOOT_STORM} fetches the whole image: -l is in seconds")
 
 
 def _selectors(specific: dict[str, Any]) -> tuple[str | None, list[str]]:

@@ -226,17 +226,28 @@ class Connection:
                 raise
         return attempt()
 
+    def headers(self) -> dict[str, str]:
+        """What each request says of who makes it, the token with it."""
+        if self._tokens is not None:
+            self._token = _checked(self._tokens.token())
+        headers = {"User-Agent": f"headrace/{__version__}"}
+        if self._token:
+            headers["X-Auth-Token"] = self._token
+        if self.endpoint.user is not None:
+            pair = f"{self.endpoint.user}:{self.endpoint.password}".encode()
+            headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
+        return headers
+
     def send_head(
         self, method: str, path: str, headers: Mapping[str, str], *, query: Query | None = None
     ) -> None:
         """Send a request's head on the open connection, or on a new one; OSError if it fails."""
-        if self._tokens is not None:
-            self._token = _checked(self._tokens.token())
+        everywhere = self.headers()
         connection = self._ready()
         line = target(path, query)
         self._trace(f"> {method} {self.endpoint.prefix}{line}")
         connection.putrequest(method, self.endpoint.prefix + line)
-        for name, value in (self._common() | dict(headers)).items():
+        for name, value in (everywhere | dict(headers)).items():
             self._trace(f"> {name}: {_masked(name, value)}")
             connection.putheader(name, value)
         connection.endheaders()
@@ -348,15 +359,6 @@ class Connection:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=context)
-
-    def _common(self) -> dict[str, str]:
-        headers = {"User-Agent": f"headrace/{__version__}"}
-        if self._token:
-            headers["X-Auth-Token"] = self._token
-        if self.endpoint.user is not None:
-            pair = f"{self.endpoint.user}:{self.endpoint.password}".encode()
-            headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
-        return headers
 
 
 def _checked(token: str) -> str:
