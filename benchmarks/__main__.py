@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    cache,
     client,
     control,
     download,
@@ -54,6 +55,7 @@ PARTS: dict[str, Callable[[Plan], list[Row]]] = {
     "link": link.run,
     "scale": scale.run,
     "growing": growing.run,
+    "cache": cache.run,
 }
 
 

@@ -92,9 +92,12 @@ class Glance:
         return [pid, *map(int, children.split())]
 
 
-def prepare(directory: Path, port: int) -> None:
-    """Write the settings of a Glance that keeps everything in ``directory``; create its tables."""
-    write_settings(directory, port, _CONF, database=f"sqlite:///{directory}/glance.sqlite")
+def prepare(directory: Path, port: int, conf: str = _CONF) -> None:
+    """Write the settings of a Glance that keeps its records in ``directory``; create its tables.
+
+    It keeps images there as well, unless ``conf`` has others.
+    """
+    write_settings(directory, port, conf, database=f"sqlite:///{directory}/glance.sqlite")
     _run("glance-manage", "--config-file", str(directory / "glance-api.conf"), "db", "sync")
 
 

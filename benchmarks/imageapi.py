@@ -56,11 +56,11 @@ def data_path(image_id: str) -> str:
     return f"/v2/images/{image_id}/file"
 
 
-def put(server: Server, source: Path) -> str:
-    """An image with the data of ``source``; its id."""
+def put(server: Server, source: Path, store: str | None = None) -> str:
+    """An image with the data of ``source``, in the default store or another; its id."""
     image = create(server)
     with Connection(f"http://127.0.0.1:{server.port}", timeout=GUARD) as connection:
-        Images(connection).upload(image, source)
+        Images(connection).upload(image, source, store=store)
     require_active(server, image, source.stat().st_size)
     return image
 

@@ -50,6 +50,16 @@ def ask(server: Server, image: str) -> Asked:
     return Asked(found["TRANSACTION_RATE"], found["RT_LATENCY"] / 1000)
 
 
+def storm(
+    server: Server, image: str, clients: int, store: Sequence[int], seconds: float
+) -> dict[str, Any]:
+    """The figures of a storm, and of ``seconds`` of fetching again; ``store`` are pids."""
+    pids = [word for pid in store for word in ("--store-pid", str(pid))]
+    pids += [word for pid in server.pids() for word in ("--far-pid", str(pid))]
+    words = ["--image", image, "--clients", str(clients), "-l", str(seconds), "-f", "M", "-C"]
+    return _run([*_words(server, "BOOT_STORM"), *words, *pids])
+
+
 @contextlib.contextmanager
 def running(server: Server, words: Sequence[str | Path], streams: int) -> Iterator[None]:
     """Have clients at work meanwhile; RuntimeError if they did not last."""

@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 from tools.hosts import free_port
 from tools.keystone import Keystone
-from tools.serving import environment
+from tools.serving import environment, family
 
 VENV = Path(__file__).parents[1] / ".venv-swift"
 START_GUARD = 120.0  # seconds; hang guards
@@ -64,7 +64,7 @@ use = egg:swift#{kind}
 """
 _PROXY = """\
 [pipeline:main]
-pipeline = catch_errors healthcheck cache bulk tempurl {auth} container-quotas account-quotas
+pipeline = catch_errors healthcheck {log} cache bulk tempurl {auth} container-quotas account-quotas
     slo dlo versioned_writes proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
@@ -73,6 +73,11 @@ account_autocreate = true
 use = egg:swift#catch_errors
 [filter:healthcheck]
 use = egg:swift#healthcheck
+[filter:proxy-logging]
+use = egg:swift#proxy_logging
+access_log_level = INFO
+access_log_udp_host = 127.0.0.1
+access_log_udp_port = {access_log}
 [filter:cache]
 use = egg:swift#memcache
 memcache_servers = 127.0.0.1:{memcached}
@@ -138,6 +143,10 @@ class Swift:
     def url(self) -> str:
         """Where its proxy is; also the endpoint of S3."""
         return f"http://127.0.0.1:{self.port}"
+
+    def pids(self) -> list[int]:
+        """Of all its servers and their workers."""
+        return [pid for process in self.processes.values() for pid in family(process.pid)]
 
     @property
     def auth_url(self) -> str:
@@ -246,15 +255,18 @@ class Swift:
 
 
 @contextlib.contextmanager
-def running(directory: Path, keystone: Keystone | None = None, workers: int = 0) -> Iterator[Swift]:
+def running(
+    directory: Path, keystone: Keystone | None = None, workers: int = 0, access_log: int = 0
+) -> Iterator[Swift]:
     """A Swift in ``directory``, new and empty; nothing is left running after.
 
     ``workers`` are the processes of each kind of server; 0 for one that does not fork.
+    ``access_log`` is a UDP port of the loopback that is told each request when it is over.
     """
     (directory / "disks" / "disk").mkdir(parents=True)
     ports = {kind: free_port() for kind in (*_KINDS, "memcached", "proxy")}
     swift = Swift(directory, ports["proxy"], keystone, ports)
-    _configure(swift, workers)
+    _configure(swift, workers, access_log)
     try:
         memcached = shutil.which("memcached") or "memcached"
         user = ("-u", "root") if os.geteuid() == 0 else ()
@@ -273,24 +285,30 @@ def running(directory: Path, keystone: Keystone | None = None, workers: int = 0)
             swift.stop(kind)
 
 
-def _configure(swift: Swift, workers: int) -> None:
+def _configure(swift: Swift, workers: int, access_log: int) -> None:
     directory, ports = swift.directory, swift.ports
     (directory / "swift.conf").write_text(_SWIFT_CONF)
     user = pwd.getpwuid(os.geteuid()).pw_name
     for kind in (*_KINDS, "proxy"):
         text = _COMMON.format(port=ports[kind], directory=directory, user=user, workers=workers)
-        text += _proxy(swift) if kind == "proxy" else _SERVER.format(kind=kind)
+        text += _proxy(swift, access_log) if kind == "proxy" else _SERVER.format(kind=kind)
         (directory / f"{kind}.conf").write_text(text)
 
 
-def _proxy(swift: Swift) -> str:
+def _proxy(swift: Swift, access_log: int) -> str:
     if swift.keystone is None:
         auth, filters = "s3api tempauth", _TEMPAUTH.format(key=KEY)
     else:
         options = [f"{name} = {value}" for name, value in swift.keystone.options().items()]
         auth = "authtoken keystoneauth"
         filters = _KEYSTONE.format(options="\n".join(options))
-    return _PROXY.format(auth=auth, memcached=swift.ports["memcached"]) + filters
+    text = _PROXY.format(
+        auth=auth,
+        memcached=swift.ports["memcached"],
+        log="proxy-logging" if access_log else "",
+        access_log=access_log,
+    )
+    return text + filters
 
 
 def _answers(kind: str, port: int) -> bool:
