@@ -1,10 +1,12 @@
 """The image cache in front of a real Swift: a hit beside a local image, a miss beside reading the
-store alone, and storms of many clients on a cold image beside those on a Glance with its own cache.
+store alone, `headrace fetch`, and storms of many clients on a cold image beside those on a Glance
+with its own cache.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from benchmarks.storms import AccessLog, Storm
 from tools import keystone as keystones
 from tools import swift as swifts
 from tools.hosts import free_port
-from tools.serving import Serving, serving
+from tools.serving import COMMAND, Serving, serving
 from tools.swift import Swift
 
 SIZE = GIB
@@ -103,8 +105,10 @@ def run(plan: Plan) -> list[Row]:
             },
         )
         hit = _hits(plan, field, remote)
+        fetched = _fetches(plan, field, remote)
         read = [each.seconds for each in miss[_READER]]
-        return [*hit, *_of_misses(miss), *_of_storms(_storms(plan, field, remote), read)]
+        storm = _of_storms(_storms(plan, field, remote), read)
+        return [*hit, *_of_misses(miss), *fetched, *storm]
 
 
 @contextlib.contextmanager
@@ -216,6 +220,50 @@ def _of_misses(taken: dict[str, list[_Miss]]) -> list[Row]:
         row("server CPU", "µs/KB", "reader", _VERIFIED),
         row("time", "s", "seconds", _READER),
     ]
+
+
+# --- the cache of a host
+
+
+def _fetches(plan: Plan, field: _Field, image: str) -> list[Row]:
+    """`headrace fetch` to a file, beside `headrace download` of what the service's cache has."""
+    kept, to = field.directory / "kept", field.directory / "fetched"
+    url = ("--url", field.ours.url)
+    fetch: list[str | Path] = [
+        COMMAND,
+        "fetch",
+        image,
+        "--to",
+        to,
+        "--force",
+        "--cache-dir",
+        kept,
+        *url,
+    ]
+
+    def miss() -> float:
+        shutil.rmtree(kept, ignore_errors=True)
+        return _command(fetch)
+
+    def hit() -> float:
+        if not kept.exists():
+            _command(fetch)
+        return _command(fetch)
+
+    download: list[str | Path] = [COMMAND, "download", image, "--file", to, *url]
+    taken = interleaved(
+        plan.rounds, {"miss": miss, "hit": hit, "download": lambda: _command(download)}
+    )
+    name = "headrace download"
+    return [
+        Row("headrace fetch, miss: CPU", "µs/KB", taken["miss"], taken["download"], name),
+        Row("headrace fetch, hit: CPU", "µs/KB", taken["hit"], taken["download"], name),
+    ]
+
+
+def _command(words: Sequence[str | Path]) -> float:
+    """CPU µs/KB of a command that brings the image."""
+    return processes.run(words).cpu_us / (SIZE / KIB)
 
 
 # --- storms
