@@ -55,6 +55,10 @@ workers = {workers}
 log_level = WARNING
 log_address = {directory}/log.sock
 disable_fallocate = true
+# On a busy machine a listing that is updated late would never be: there is no updater here.
+conn_timeout = 30
+node_timeout = 60
+container_update_timeout = 60
 """
 _SERVER = """\
 [pipeline:main]

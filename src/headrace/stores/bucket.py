@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, cast
@@ -295,7 +295,7 @@ class Bucket:
         try:
             connection.connect()
             sock = connection.sock  # which the connection lets go of for the response
-            with _through(switch, sock):
+            with _through(switch, sock) as sent_whole:
                 target = f"{path}?{quoted(query)}" if query else path
                 connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
                 signed = self._signer.headers(method, path, query, sent, digest)
@@ -304,6 +304,7 @@ class Bucket:
                 connection.endheaders(body if isinstance(body, bytes) else None)
                 if isinstance(body, Piece):
                     self._pump(body, sock)
+                sent_whole()
                 return Fetched(connection.getresponse(), connection, sock)
         except BaseException:
             connection.close()
@@ -336,8 +337,10 @@ class Bucket:
         return http.client.HTTPSConnection(self._host, timeout=self._stall, context=self._tls)
 
 
-def _through(switch: Switch | None, sock: socket.socket) -> AbstractContextManager[None]:
-    return contextlib.nullcontext() if switch is None else switch.through(sock)
+def _through(
+    switch: Switch | None, sock: socket.socket
+) -> AbstractContextManager[Callable[[], None]]:
+    return contextlib.nullcontext(lambda: None) if switch is None else switch.through(sock)
 
 
 def _read(fetched: Fetched) -> Reply:

@@ -11,7 +11,6 @@ what keeps an image from being removed under him: librbd refuses, and we leave i
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, unquote
@@ -21,7 +20,7 @@ from headrace.model import IMAGE_ID, MIB
 from headrace.stores import ceph, rbd_images
 from headrace.stores.ceph import Cluster
 from headrace.stores.rbd_images import SNAPSHOT, Opened, RbdParts, Reading
-from headrace.stores.remote import Remote
+from headrace.stores.remote import Remote, Turns
 from headrace.stores.window import AdoptedWindow, WindowWriter, new_window
 
 _log = logging.getLogger(__name__)
@@ -65,8 +64,7 @@ class RbdStore:
         self._windows = windows
         self._chunk_size = chunk_size * MIB
         self._thin = thin
-        self._most = most
-        self._turns = threading.BoundedSemaphore(most)
+        self._turns = Turns(most)
         self._settling = timedelta(seconds=cluster.timeout if settling is None else settling)
 
     @property
@@ -121,24 +119,7 @@ class RbdStore:
 
     def open(self, url: str) -> Remote:
         name, snapshot = self._located(url)
-        if not self._turns.acquire(blocking=False):
-            raise errors.OriginsBusy(limit=self._most)
-        try:
-            opened = Opened(self._cluster, self._pool, name, snapshot)
-        except BaseException:
-            self._turns.release()
-            raise
-
-        def read(offset: int, length: int) -> Reading:
-            return Reading(opened, offset, length)
-
-        def let_go(_sent: int, _ok: bool | None) -> None:
-            opened.close()
-            self._turns.release()
-
-        remote = Remote(read(0, opened.size), opened.size, read)
-        remote.on_close(let_go)
-        return remote
+        return self._turns.open(lambda: self._open(name, snapshot))
 
     def delete(self, url: str) -> None:
         """Raises DataInUse, besides, while there are clones that need the image."""
@@ -170,6 +151,16 @@ class RbdStore:
         except (errors.NotFound, errors.ServiceUnavailable) as error:
             _log.warning("store %s: leftovers are not looked for: %s", self._id, error)
         return removed
+
+    def _open(self, name: str, snapshot: str | None) -> Remote:
+        opened = Opened(self._cluster, self._pool, name, snapshot)
+
+        def read(offset: int, length: int) -> Reading:
+            return Reading(opened, offset, length)
+
+        remote = Remote(read(0, opened.size), opened.size, read)
+        remote.on_close(lambda _sent, _ok: opened.close())
+        return remote
 
     def _names(self) -> list[str]:
         """What the pool has; raises ServiceUnavailable."""

@@ -91,8 +91,8 @@ class Answer:
 Login = Callable[[], Token]
 """Raises ServiceUnavailable."""
 
-Watched = Callable[[socket.socket], contextlib.AbstractContextManager[None]]
-"""Entered while a connection is used."""
+Watched = Callable[[socket.socket], contextlib.AbstractContextManager[Callable[[], None]]]
+"""Entered while a connection is used; what it gives is called when all of a body was sent."""
 
 
 class Account:
@@ -218,8 +218,9 @@ class Account:
         try:
             connection.connect()
             sock = connection.sock  # which the connection lets go of for the response
-            with watched(sock) if watched else contextlib.nullcontext():
+            with watched(sock) if watched else contextlib.nullcontext(lambda: None) as sent_whole:
                 _send(connection, method, url, headers, body, self._access.stall)
+                sent_whole()
                 return Fetched(connection.getresponse(), connection, sock)
         except (OSError, http.client.HTTPException, ValueError, errors.TransferError) as error:
             connection.close()

@@ -7,27 +7,36 @@ import hashlib
 import os
 import socket
 import ssl
-from collections.abc import Iterator
-from threading import Lock
+from collections.abc import Callable, Iterator
+from threading import Condition
 
 from headrace import errors
 from headrace.transfer import engine
 
 _BUFFER = 256 << 10
+_GRACE = 5.0  # seconds
 
 
 class Switch:
     """Cuts the requests that are under way through it, and those to come, once it is off."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._changed = Condition()
         self._sockets: set[socket.socket] = set()
+        self._sent: set[socket.socket] = set()
         self.off = False
 
     def turn_off(self) -> None:
-        with self._lock:
+        """Cut them, but wait some seconds for the answers to what was sent whole.
+
+        A store may take that whether we are there or not, and would when all was removed.
+        """
+        with self._changed:
             self.off = True
-            for sock in self._sockets:
+            for sock in self._sockets - self._sent:
+                engine.cut(engine.Stream(sock.fileno()))
+            self._changed.wait_for(lambda: not self._sent, _GRACE)
+            for sock in self._sent:
                 engine.cut(engine.Stream(sock.fileno()))
 
     def check(self) -> None:
@@ -36,16 +45,25 @@ class Switch:
             raise errors.TransferError(reason="it was given up", moved=0)
 
     @contextlib.contextmanager
-    def through(self, sock: socket.socket) -> Iterator[None]:
-        """While a connection is used; raises TransferError once it is off."""
-        with self._lock:
+    def through(self, sock: socket.socket) -> Iterator[Callable[[], None]]:
+        """While a connection is used; what it gives is called when all of a body was sent.
+
+        Raises TransferError once it is off.
+        """
+        with self._changed:
             self.check()
             self._sockets.add(sock)
         try:
-            yield
+            yield lambda: self._is_sent(sock)
         finally:
-            with self._lock:
+            with self._changed:
                 self._sockets.discard(sock)
+                self._sent.discard(sock)
+                self._changed.notify_all()
+
+    def _is_sent(self, sock: socket.socket) -> None:
+        with self._changed:
+            self._sent.add(sock)
 
 
 def trust(what: str, cafile: str | None, *, insecure: bool = False) -> ssl.SSLContext:
