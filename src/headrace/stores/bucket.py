@@ -261,8 +261,8 @@ class Bucket:
         body: bytes | Piece,
         switch: Switch | None,
     ) -> Reply:
-        fetched = self._send(method, key, query, headers, body, switch)
-        with contextlib.closing(fetched), _through(switch, fetched.sock):
+        # What begins to answer has done it: heard to its end, though nobody may want it any more.
+        with contextlib.closing(self._send(method, key, query, headers, body, switch)) as fetched:
             return _read(fetched)
 
     def _send(

@@ -69,7 +69,8 @@ def test_what_is_no_directory_is_refused(datadir: Path, directory: Path) -> None
 
 
 def test_a_directory_that_cannot_be_made_is_refused(datadir: Path) -> None:
-    assert "No such file" in str(Arrivals(str(datadir / "none" / "there")).refusal())
+    datadir.write_bytes(b"in the way")
+    assert "Not a directory" in str(Arrivals(str(datadir / "none" / "there")).refusal())
 
 
 # Taking
