@@ -21,6 +21,7 @@ SIZE = 96 * BLOCK
 BLOCKS = [os.urandom(BLOCK)] * (SIZE // BLOCK)
 DATA = b"".join(BLOCKS)
 SOON, LATE = 2, 60  # seconds that the cluster may not answer
+FORGOTTEN = 120.0  # Ceph forgets a watch of who is gone, or hung, after 30 seconds
 
 Start = Callable[[int], Service]
 
@@ -113,7 +114,7 @@ def test_an_osd_that_hangs_while_an_image_is_written(start: Start, hurt: Ceph, p
     assert service.status(image_id) == "queued"
     hurt.signal("osd", signal.SIGCONT)
     hurt.wait_for_osd()
-    wait_until(lambda: images_in(hurt, pool) == [], "the sweep")
+    wait_until(lambda: images_in(hurt, pool) == [], "the sweep", FORGOTTEN)
     assert service.upload(image_id, DATA).status == 204
     assert download(service, image_id).body == DATA
     assert images_in(hurt, pool) == [image_id]
@@ -158,7 +159,7 @@ def test_a_service_that_dies_while_an_image_is_written(start: Start, ceph: Ceph,
         service.server.kill()
     assert image_id not in images_in(ceph, pool)
     service = start(SOON)
-    wait_until(lambda: images_in(ceph, pool) == [], "the sweep")
+    wait_until(lambda: images_in(ceph, pool) == [], "the sweep", FORGOTTEN)
     assert service.status(image_id) == "queued"
     assert service.upload(image_id, DATA).status == 204
     assert download(service, image_id).body == DATA

@@ -22,8 +22,8 @@ _LINE = re.compile(r"[\d-]+ [\d:,]+ (?P<level>[A-Z]+) (?P<logger>\S+) \[(?P<requ
 _OCTETS = "Content-Type: application/octet-stream"
 
 
-def wait_until(condition: Callable[[], object], what: str = "it") -> None:
-    deadline = time.monotonic() + GUARD
+def wait_until(condition: Callable[[], object], what: str = "it", guard: float = GUARD) -> None:
+    deadline = time.monotonic() + guard
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen"
         time.sleep(0.01)
