@@ -21,7 +21,7 @@ SIZE = 96 * BLOCK
 BLOCKS = [os.urandom(BLOCK)] * (SIZE // BLOCK)
 DATA = b"".join(BLOCKS)
 SOON, LATE = 2, 60  # seconds that the cluster may not answer
-FORGOTTEN = 120.0  # Ceph forgets a watch of who is gone, or hung, after 30 seconds
+FORGOTTEN = 120.0  # a hang guard: the OSD is found dead, comes back, forgets watches, is swept
 
 # Now and then a service that has seen its OSD hang reads nothing whole for minutes, and it is not
 # known why: until it is, these are for who looks into that (make test-long).
