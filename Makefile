@@ -31,7 +31,7 @@ test-fast: .venv/.ready ## those that need no peer and take no time; nothing is 
 
 test-ceph: .venv/.ready .venv-glance/.ready ## stores in a real Ceph, which is installed and run for the tests (root)
 	@tools/components ceph
-	$(pytest) -m 'ceph and not long' $(ARGS)
+	$(pytest) -m ceph $(ARGS)
 
 test-long: .venv/.ready .venv-clients/.ready .venv-glance/.ready .venv-swift/.ready components ## the campaigns: kills, faults, big images
 	$(pytest) -m long $(ARGS)

@@ -83,6 +83,8 @@ osd heartbeat grace = 6
 osd heartbeat interval = 2
 mon osd min down reporters = 1
 mon osd report timeout = 30
+osd max markdown count = 1000
+osd mon heartbeat interval = 2
 
 [mon]
 keyring = {directory}/mon/keyring
@@ -190,6 +192,16 @@ class Ceph:
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
 
+    def resume_osd(self) -> None:
+        """Let an OSD that was stopped (SIGSTOP) go on, and wait until it serves all data.
+
+        Meanwhile its leases to serve reads have run out, and an OSD without others to renew them
+        with may hold reads back for good ("laggy"); marked down, it begins anew.
+        """
+        self.signal("osd", signal.SIGCONT)
+        self.ceph("osd", "down", "0")
+        self.wait_for_osd()
+
     def wait_for_osd(self) -> None:
         """Wait until the OSD serves all data, and anew after it was away."""
         self._wait("osd", self._is_clean)
@@ -287,7 +299,7 @@ class Ceph:
             return bool(
                 said["osdmap"]["num_up_osds"] == 1
                 and states
-                and all(each["state_name"].startswith("active+clean") for each in states)
+                and all(_serves(each["state_name"]) for each in states)
             )
         return False
 
@@ -299,6 +311,12 @@ class Ceph:
                 said = (self.directory / f"{daemon}.out").read_text(errors="replace")
                 raise RuntimeError(f"{daemon} is of no use: {process.returncode}\n{said[-4000:]}")
             time.sleep(0.2)
+
+
+def _serves(state: str) -> bool:
+    """Whether placement groups of that state serve all data: laggy ones hold reads back."""
+    words = state.split("+")
+    return words[:2] == ["active", "clean"] and not {"laggy", "wait"} & set(words)
 
 
 def missing() -> str | None:

@@ -23,10 +23,6 @@ DATA = b"".join(BLOCKS)
 SOON, LATE = 2, 60  # seconds that the cluster may not answer
 FORGOTTEN = 120.0  # a hang guard: the OSD is found dead, comes back, forgets watches, is swept
 
-# Now and then a service that has seen its OSD hang reads nothing whole for minutes, and it is not
-# known why: until it is, these are for who looks into that (make test-long).
-hanging = pytest.mark.long
-
 Start = Callable[[int], Service]
 
 
@@ -50,8 +46,7 @@ def start(serve: Serve, ceph: Ceph, pool: str, tmp_path: Path) -> Start:
 def hurt(ceph: Ceph) -> Iterator[Ceph]:
     """A cluster whose OSD may be stopped: it goes on in the end."""
     yield ceph
-    ceph.signal("osd", signal.SIGCONT)
-    ceph.wait_for_osd()
+    ceph.resume_osd()
 
 
 def images_in(ceph: Ceph, pool: str) -> list[str]:
@@ -76,7 +71,6 @@ def refusal(answer: Answer) -> tuple[int, Any]:
     return answer.status, answer.headers.get("x-headrace-error")
 
 
-@hanging
 def test_an_osd_that_hangs_while_an_image_is_read(start: Start, hurt: Ceph) -> None:
     service = start(SOON)
     image_id = service.active(DATA)
@@ -89,8 +83,7 @@ def test_an_osd_that_hangs_while_an_image_is_read(start: Start, hurt: Ceph) -> N
     assert DATA.startswith(answer.body)
     assert refusal(download(service, image_id)) == (503, "service.unavailable")
     assert service.status(image_id) == "active"
-    hurt.signal("osd", signal.SIGCONT)
-    hurt.wait_for_osd()
+    hurt.resume_osd()
     wait_until(lambda: download(service, image_id).body == DATA, "all of it", FORGOTTEN)
 
 
@@ -108,7 +101,6 @@ def test_an_osd_that_dies_and_comes_back_while_an_image_is_read(start: Start, ce
     ceph.wait_for_osd()
 
 
-@hanging
 def test_an_osd_that_hangs_while_an_image_is_written(start: Start, hurt: Ceph, pool: str) -> None:
     service = start(SOON)
     with service.connect() as wire:
@@ -118,8 +110,7 @@ def test_an_osd_that_hangs_while_an_image_is_written(start: Start, hurt: Ceph, p
         wire.send(*BLOCKS[40:])
         assert refusal(wire.answer("PUT")) == (503, "service.unavailable")
     assert service.status(image_id) == "queued"
-    hurt.signal("osd", signal.SIGCONT)
-    hurt.wait_for_osd()
+    hurt.resume_osd()
     wait_until(lambda: images_in(hurt, pool) == [], "the sweep", FORGOTTEN)
     # It is in use again before it answers everything within so few seconds.
     wait_until(lambda: service.upload(image_id, DATA).status == 204, "an upload", FORGOTTEN)
@@ -172,7 +163,6 @@ def test_a_service_that_dies_while_an_image_is_written(start: Start, ceph: Ceph,
     wait_until(lambda: download(service, image_id).body == DATA, "all of it", FORGOTTEN)
 
 
-@hanging
 def test_a_service_that_starts_and_works_while_the_osd_hangs(
     start: Start, hurt: Ceph, pool: str
 ) -> None:
@@ -185,7 +175,6 @@ def test_a_service_that_starts_and_works_while_the_osd_hangs(
     service.delete(deleted)
     image_id = service.create()
     assert refusal(service.upload(image_id, b"data")) == (503, "service.unavailable")
-    hurt.signal("osd", signal.SIGCONT)
-    hurt.wait_for_osd()
+    hurt.resume_osd()
     wait_until(lambda: images_in(hurt, pool) == [kept], "the deletion", FORGOTTEN)
     wait_until(lambda: download(service, kept).body == DATA, "all of it", FORGOTTEN)
