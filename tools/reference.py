@@ -66,6 +66,10 @@ def settings_page() -> str:
     lines += _limits()
     for kind, options in store_settings.OF_TYPE.items():
         lines += ["", f"## The group of a store of type {kind}", ""]
+        lines += [
+            f"`<ID>` is the store's id, or `{store_settings.ONE}` without enabled_backends.",
+            "",
+        ]
         lines += ["| setting | type | default | meaning | environment |", "|---|---|---|---|---|"]
         lines += [_setting("<ID>", option) for option in [*store_settings.COMMON, *options]]
     return "\n".join([*lines, ""])

@@ -47,9 +47,9 @@ def load(
         _choose_authentication(conf, wanted)
         for (group, name), value in wanted.items():
             conf.set_override(name, value, group=None if group == "DEFAULT" else group)
-        for group in backends(conf):
-            for option in conf[group]:
-                _value(conf, group, option)
+        for store in store_settings.described(conf):
+            for option in conf[store.group]:
+                _value(conf, store.group, option)
         for group, options in settings.OPTIONS.items():
             for option in options:
                 _value(conf, group, option.dest)
@@ -219,15 +219,20 @@ def database_url(conf: cfg.ConfigOpts) -> str:
 
 def image_dir(conf: cfg.ConfigOpts, store_id: str | None = None) -> str:
     """The directory of the image files of a store, by default of the default one; absolute."""
-    group = store_id or (conf.glance_store.default_backend if backends(conf) else "glance_store")
-    directory = _datadir(conf, group)
+    directory = _datadir(conf, _store(conf, store_id))
     return os.path.abspath(directory or os.path.join(state_dir(conf), "images"))
 
 
-def _datadir(conf: cfg.ConfigOpts, group: str) -> str | None:
+def _store(conf: cfg.ConfigOpts, store_id: str | None) -> store_settings.Described:
+    """A store by its id, by default the default one."""
+    if store_id is None:
+        return store_settings.default(conf)
+    return next(each for each in store_settings.described(conf) if each.id == store_id)
+
+
+def _datadir(conf: cfg.ConfigOpts, store: store_settings.Described) -> str | None:
     """The directory of a store as it is configured; none of one that has no directory."""
-    options = conf[group]
-    return options.filesystem_store_datadir if "filesystem_store_datadir" in options else None
+    return conf[store.group].filesystem_store_datadir if store.kind == "file" else None
 
 
 def staging_dir(conf: cfg.ConfigOpts) -> str:
@@ -241,29 +246,23 @@ def staging_dir(conf: cfg.ConfigOpts) -> str:
                 reason=f"node_staging_uri {uri!r} is not of the form file:///DIRECTORY"
             )
         return os.path.abspath(path)
-    group = conf.glance_store.default_backend if backends(conf) else "glance_store"
-    if _datadir(conf, group):
+    if _datadir(conf, store_settings.default(conf)):
         return os.path.join(image_dir(conf), ".headrace-staging")
     return os.path.join(state_dir(conf), "staging")
 
 
 def image_dirs(conf: cfg.ConfigOpts) -> list[str]:
     """The directories of all stores that are directories, the default one's first."""
-    kinds = backends(conf)
-    if not kinds:
-        return [image_dir(conf)]
-    default = conf.glance_store.default_backend
-    files = sorted(
-        (each for each, kind in kinds.items() if kind == "file"), key=lambda each: each != default
-    )
-    return list(dict.fromkeys(image_dir(conf, each) for each in files))
+    default = store_settings.default(conf)
+    files = [each for each in store_settings.described(conf) if each.kind == "file"]
+    files.sort(key=lambda each: each != default)
+    return list(dict.fromkeys(image_dir(conf, each.id) for each in files))
 
 
 def file_perm(conf: cfg.ConfigOpts, store_id: str | None = None) -> int:
     """The mode of a store's files; 0 leaves it to the umask.  Raises ConfigurationError."""
-    group = store_id or (conf.glance_store.default_backend if backends(conf) else "glance_store")
-    options = conf[group]
-    mode = options.filesystem_store_file_perm if "filesystem_store_file_perm" in options else "0"
+    store = _store(conf, store_id)
+    mode = conf[store.group].filesystem_store_file_perm if store.kind == "file" else "0"
     try:
         return int(mode, 8)
     except ValueError:

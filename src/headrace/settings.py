@@ -244,6 +244,18 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "default_backend",
             help="With enabled_backends: the id of the store that takes what names no other.",
         ),
+        cfg.StrOpt(
+            "default_store",
+            default="file",
+            help="Without enabled_backends: the type of the store that takes all data.",
+        ),
+        ListOpt(
+            "stores",
+            types.String(quotes=True),
+            default=["file"],
+            help="Without enabled_backends: the types of the stores that are read besides "
+            "default_store. All have their settings in this group.",
+        ),
         *store_settings.FILE,
     ],
     "image_format": [

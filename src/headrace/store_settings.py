@@ -1,11 +1,14 @@
-"""The settings of stores: of the one there is by default, and of several (``enabled_backends``).
+"""The settings of stores: of several (``enabled_backends``), or of the one that takes data.
 
-Each of several stores has a group that is named by its id, with the options of its type.
+Each of several stores has a group that is named by its id, with the options of its type.  Without
+them there is the one store ``default_store``, a directory by default, and perhaps others that are
+only read (``stores``): each is named by its type, and all have their options in one group.
 """
 
 import os
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from oslo_config import cfg
 
@@ -114,6 +117,40 @@ COMMON: list[cfg.Opt] = [
 
 RESERVED_PREFIX = "os_glance_"
 
+ONE = "glance_store"
+"""The group of the one store, and of all there are beside it."""
+
+_SAME = {"filesystem": "file", "https": "http"}
+"""The names that a Glance has besides for types of stores; also TYPE+SCHEME of some."""
+
+
+class Described(NamedTuple):
+    """A store of the settings: its id, its type, and the group of its own settings."""
+
+    id: str
+    kind: str
+    group: str
+
+
+def described(conf: cfg.ConfigOpts) -> list[Described]:
+    """The stores there are, in their order."""
+    if kinds := backends(conf):
+        return [Described(each, kind, each) for each, kind in kinds.items()]
+    options = conf[ONE]
+    named = map(_kind, [options.default_store, *options.stores])
+    return [Described(kind, kind, ONE) for kind in dict.fromkeys(named)]
+
+
+def default(conf: cfg.ConfigOpts) -> Described:
+    """The store that takes what names no other."""
+    wanted = conf[ONE].default_backend if backends(conf) else _kind(conf[ONE].default_store)
+    return next(each for each in described(conf) if each.id == wanted)
+
+
+def _kind(name: str) -> str:
+    name = name.partition("+")[0]
+    return _SAME.get(name, name)
+
 
 def backends(conf: cfg.ConfigOpts) -> dict[str, str]:
     """Id → type of several stores, in their order; empty when there is just one."""
@@ -121,32 +158,43 @@ def backends(conf: cfg.ConfigOpts) -> dict[str, str]:
 
 
 def register(conf: cfg.ConfigOpts, taken: Iterable[str]) -> None:
-    """Make the groups of several stores known; raises ConfigurationError.
+    """Make the settings of all stores known; raises ConfigurationError.
 
     ``taken`` are the names of groups that no store can have for its id.
     """
     others = {name.lower() for name in taken}
-    for store_id, kind in backends(conf).items():
+    for store_id in backends(conf):
         if not re.fullmatch(r"[A-Za-z0-9_-]+", store_id) or store_id.lower() in others:
-            raise _wrong_store(store_id, "this cannot be the id of a store")
+            raise _wrong_store(store_id, "in enabled_backends this cannot be the id of a store")
         if store_id.startswith(RESERVED_PREFIX):
             raise _wrong_store(store_id, f"ids that begin with {RESERVED_PREFIX} are taken")
-        if kind not in OF_TYPE:
+        conf.register_opts(COMMON, group=store_id)
+    for store in described(conf):
+        if store.kind not in OF_TYPE:
             known = ", ".join(OF_TYPE)
-            raise _wrong_store(store_id, f"type {kind!r} is none of {known}")
-        conf.register_opts([*COMMON, *OF_TYPE[kind]], group=store_id)
+            raise _wrong_store(store.id, f"type {store.kind!r} is none of {known}")
+        conf.register_opts(OF_TYPE[store.kind], group=store.group)
 
 
 def check(conf: cfg.ConfigOpts) -> None:
-    """Raises ConfigurationError for several stores that do not go together."""
-    kinds, default = backends(conf), conf.glance_store.default_backend
-    if not kinds:
-        return
-    if default is None:
+    """Raises ConfigurationError for stores that do not go together, or lack what they need."""
+    if backends(conf):
+        _check_several(conf)
+    elif (kind := default(conf).kind) in READ_ONLY:
+        raise errors.ConfigurationError(reason=f"default_store {kind!r} takes no data")
+    for store in described(conf):
+        for name in s3_settings.REQUIRED if store.kind == "s3" else ():
+            if not conf[store.group][name]:
+                raise _wrong_store(store.id, f"{name} is not set")
+
+
+def _check_several(conf: cfg.ConfigOpts) -> None:
+    kinds, wanted = backends(conf), conf[ONE].default_backend
+    if wanted is None:
         raise errors.ConfigurationError(reason="enabled_backends needs a default_backend")
-    if kinds.get(default, "http") in READ_ONLY:
+    if kinds.get(wanted, "http") in READ_ONLY:
         raise errors.ConfigurationError(
-            reason=f"default_backend {default!r} is no store in enabled_backends that takes data"
+            reason=f"default_backend {wanted!r} is no store in enabled_backends that takes data"
         )
     seen: dict[str, str] = {}
     for store_id in (each for each, kind in kinds.items() if kind == "file"):
@@ -155,11 +203,7 @@ def check(conf: cfg.ConfigOpts) -> None:
         directory = os.path.realpath(conf[store_id].filesystem_store_datadir)
         if (other := seen.setdefault(directory, store_id)) != store_id:
             raise _wrong_store(store_id, f"its directory is that of store {other}")
-    for store_id in (each for each, kind in kinds.items() if kind == "s3"):
-        for name in s3_settings.REQUIRED:
-            if not conf[store_id][name]:
-                raise _wrong_store(store_id, f"{name} is not set")
 
 
 def _wrong_store(store_id: str, reason: str) -> errors.ConfigurationError:
-    return errors.ConfigurationError(reason=f"store {store_id!r} of enabled_backends: {reason}")
+    return errors.ConfigurationError(reason=f"store {store_id!r}: {reason}")

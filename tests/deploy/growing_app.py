@@ -36,8 +36,7 @@ class GrowingStore(FilesystemStore):
 
 
 def _growing(conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | None) -> Store:
-    return GrowingStore(store_id, config.image_dir(conf, group))
+    return GrowingStore(store_id, config.image_dir(conf, store_id))
 
 
 backends._MAKERS["file"] = _growing
-backends._filesystem = _growing  # of a store that is the only one

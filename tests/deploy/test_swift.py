@@ -131,6 +131,31 @@ def test_the_life_of_an_image(
     assert objects(swift, container, image_id) == []
 
 
+def test_the_one_store_of_a_service_becomes_swift(swift: Swift, tmp_path: Path, file: Path) -> None:
+    """Without enabled_backends, as an older Glance is told: what was in a directory is read on."""
+    shows = {"OS_DEFAULT__SHOW_MULTIPLE_LOCATIONS": "true"}
+    with serving(tmp_path / "state", env=shows) as before:
+        old = added(before, f"path={file}")
+    env = {
+        **shows,
+        "OS_GLANCE_STORE__STORES": "file,swift",
+        "OS_GLANCE_STORE__DEFAULT_STORE": "swift",
+        **swift.env("glance_store", tmp_path.name, swift_store_large_object_chunk_size=1),
+    }
+    with serving(tmp_path / "state", env=env) as after:
+        new = added(after, f"path={file}")
+        assert len(objects(swift, tmp_path.name, new)) == 1 + 6
+        assert shown(after, new)["locations"] == [
+            {"url": f"swift+config://ref1/{tmp_path.name}/{new}", "metadata": {}}
+        ]
+        assert "stores" not in shown(after, new)
+        for image_id in (old, new):
+            assert downloaded(after, image_id) == DATA
+            call(after, "delete", "--force", image_id)
+        assert objects(swift, tmp_path.name, new) == []
+        assert os.listdir(tmp_path / "state" / "images") == []
+
+
 def test_an_image_whose_size_nobody_knows(server: Serving, swift: Swift, container: str) -> None:
     image_id = added(server, stdin=DATA)
     assert downloaded(server, image_id) == DATA

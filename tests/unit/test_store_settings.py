@@ -122,6 +122,56 @@ def test_one_store_stays_as_it_is(tmp_path: Path) -> None:
     assert config.image_dirs(conf) == [config.image_dir(conf)] == ["/srv/images"]
 
 
+SINGLE = """
+[glance_store]
+stores = file, http, swift+https, file
+default_store = rbd
+filesystem_store_datadir = /srv/images
+rbd_store_pool = glance
+https_insecure = true
+swift_store_auth_address = https://keystone.example.org/v3
+swift_store_user = service:glance
+swift_store_key = secret
+"""
+
+
+def test_stores_without_ids_have_their_settings_together(tmp_path: Path) -> None:
+    """As a Glance has them that was not told of enabled_backends."""
+    conf = load(tmp_path, f"{SINGLE}[headrace]\nstate_dir = {tmp_path}\n")
+    found = backends.registry(conf)
+    assert [store.id for store in found.all()] == ["rbd", "file", "http", "swift"]
+    assert (found.default.kind, found.several) == ("rbd", False)
+    assert conf.glance_store.rbd_store_pool == "glance"
+    assert config.image_dirs(conf) == ["/srv/images"]  # and none of what takes data:
+    assert config.image_dir(conf) == f"{tmp_path}/images"
+    assert config.staging_dir(conf) == f"{tmp_path}/staging"
+
+
+@pytest.mark.parametrize("name", ["file", "filesystem"])
+def test_the_type_of_the_one_store_has_two_names(tmp_path: Path, name: str) -> None:
+    conf = load(
+        tmp_path, f"[glance_store]\ndefault_store = {name}\nfilesystem_store_datadir = /srv/i\n"
+    )
+    assert store_settings.described(conf) == [("file", "file", "glance_store")]
+    assert config.image_dir(conf) == "/srv/i"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("default_store = http", "default_store 'http' takes no data"),
+        ("default_store = https", "default_store 'http' takes no data"),
+        ("default_store = cinder", "type 'cinder' is none of file, http"),
+        ("stores = file, vmware", "type 'vmware' is none of file, http"),
+        ("default_store = s3", "s3_store_host is not set"),
+        ("stores = rbd\nrbd_store_chunk_size = 0", "rbd_store_chunk_size"),
+    ],
+)
+def test_one_store_that_cannot_be_is_refused_at_start(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=said):
+        load(tmp_path, f"[glance_store]\n{text}\n")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

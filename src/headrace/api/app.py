@@ -256,10 +256,12 @@ def _now() -> datetime:
 
 def _make_state_dir(conf: cfg.ConfigOpts) -> None:
     """Make the state directory, if anything is to lie in it."""
-    kinds = config.backends(conf)
-    stores_elsewhere = kinds or conf.glance_store.filesystem_store_datadir
-    windows = set(kinds.values()) - {"file", *store_settings.READ_ONLY}  # for what goes there
-    if conf.database.connection and stores_elsewhere and not windows:
+    stores = store_settings.described(conf)
+    windows = {each.kind for each in stores} - {"file", *store_settings.READ_ONLY}  # on their way
+    images = any(
+        each.kind == "file" and not conf[each.group].filesystem_store_datadir for each in stores
+    )
+    if conf.database.connection and not images and not windows:
         return
     directory = config.state_dir(conf)
     try:

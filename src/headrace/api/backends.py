@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from oslo_config import cfg
 
-from headrace import config, errors, swift_settings
+from headrace import config, errors, store_settings, swift_settings
 from headrace.client import clouds
 from headrace.client.clouds import Cloud
 from headrace.model import MIB
@@ -30,20 +30,17 @@ def registry(conf: cfg.ConfigOpts, arrivals: Arrivals | None = None) -> Registry
 
     ``arrivals`` are the files that have arrived for the default one.  Raises ConfigurationError.
     """
+    default = store_settings.default(conf)
+    stores = [
+        _MAKERS[each.kind](conf, each.id, each.group, arrivals if each == default else None)
+        for each in store_settings.described(conf)
+    ]
     labels: dict[str, Label] | None = None
-    default = "file"
     if kinds := config.backends(conf):
-        default = conf.glance_store.default_backend
-        stores = [
-            _MAKERS[kind](conf, each, each, arrivals if each == default else None)
-            for each, kind in kinds.items()
-        ]
         labels = {each: Label(conf[each].store_description, conf[each].weight) for each in kinds}
-    else:
-        stores = [_filesystem(conf, default, "glance_store", arrivals)]
     directories = config.image_dirs(conf)
     listed = ListedFiles("", conf.headrace.location_directories, directories)
-    return Registry(stores, default, labels, [listed])
+    return Registry(stores, default.id, labels, [listed])
 
 
 def destinations(conf: cfg.ConfigOpts) -> Destinations:
@@ -58,8 +55,8 @@ def _filesystem(
     file = conf[group].filesystem_store_metadata_file
     return FilesystemStore(
         store_id,
-        config.image_dir(conf, group),
-        file_perm=config.file_perm(conf, group),
+        config.image_dir(conf, store_id),
+        file_perm=config.file_perm(conf, store_id),
         arrivals=arrivals,
         mountpoints=MountPoints.read(file) if file else None,
     )
@@ -156,15 +153,16 @@ def redirects(conf: cfg.ConfigOpts) -> dict[str, str]:
     Raises ConfigurationError where that cannot be known before the store is asked.
     """
     found: dict[str, str] = {}
-    for each, kind in config.backends(conf).items() if conf.headrace.store_redirect else ():
-        if kind == "s3":
-            found[_s3(conf, each, each, None).origin] = conf[each].s3_store_cacert
-        elif kind == "swift" and conf[each].swift_temp_url_key:
-            if not conf[each].swift_store_endpoint:
-                reason = f"store {each!r}: swift_temp_url_key needs swift_store_endpoint"
+    for store in store_settings.described(conf) if conf.headrace.store_redirect else ():
+        options = conf[store.group]
+        if store.kind == "s3":
+            found[_s3(conf, store.id, store.group, None).origin] = options.s3_store_cacert
+        elif store.kind == "swift" and options.swift_temp_url_key:
+            if not options.swift_store_endpoint:
+                reason = f"store {store.id!r}: swift_temp_url_key needs swift_store_endpoint"
                 raise errors.ConfigurationError(reason=reason)
-            where = urlsplit(conf[each].swift_store_endpoint)
-            found[f"{where.scheme}://{where.netloc}"] = conf[each].swift_store_cacert or ""
+            where = urlsplit(options.swift_store_endpoint)
+            found[f"{where.scheme}://{where.netloc}"] = options.swift_store_cacert or ""
     return found
 
 
