@@ -11,7 +11,6 @@ from oslo_config import cfg
 from headrace import config
 from headrace.api import backends
 from headrace.server.wsgi import application as application
-from headrace.stores.arrivals import Arrivals
 from headrace.stores.base import Store
 from headrace.stores.filesystem import FilesystemStore
 from headrace.transfer.extent import Extent
@@ -35,7 +34,7 @@ class GrowingStore(FilesystemStore):
         return Growing(fd, whole.length, whole.path, stall=GUARD)
 
 
-def _growing(conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | None) -> Store:
+def _growing(conf: cfg.ConfigOpts, store_id: str, group: str) -> Store:
     return GrowingStore(store_id, config.image_dir(conf, store_id))
 
 

@@ -156,6 +156,22 @@ def test_the_one_store_of_a_service_becomes_swift(swift: Swift, tmp_path: Path, 
         assert os.listdir(tmp_path / "state" / "images") == []
 
 
+def test_what_nginx_left_for_swift_is_swept(swift: Swift, tmp_path: Path) -> None:
+    """Bodies that it received to files, and died."""
+    left = tmp_path / "state" / "images" / ".headrace-uploads" / "0000000001"
+    left.parent.mkdir(parents=True)
+    left.parent.chmod(0o700)
+    left.write_bytes(DATA)
+    left.chmod(0o600)
+    env = {
+        "OS_GLANCE_STORE__DEFAULT_STORE": "swift",
+        "OS_HEADRACE__UPLOAD_OFFLOAD": "true",
+        **swift.env("glance_store", tmp_path.name),
+    }
+    with serving(tmp_path / "state", env=env):
+        wait_until(lambda: not left.exists(), "the sweep")
+
+
 def test_an_image_whose_size_nobody_knows(server: Serving, swift: Swift, container: str) -> None:
     image_id = added(server, stdin=DATA)
     assert downloaded(server, image_id) == DATA

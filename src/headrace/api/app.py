@@ -73,7 +73,7 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
     migrate.prepare(database)
     database.close()  # no connection may cross the fork
     arrivals = Arrivals(config.offload_dir(conf)) if conf.headrace.upload_offload else None
-    stores = backends.registry(conf, arrivals)
+    stores = backends.registry(conf)
     for directory in config.image_dirs(conf):
         _test_zero_copy(directory)
     monitoring = Monitoring(_metrics(conf))
@@ -179,6 +179,7 @@ def build(conf: cfg.ConfigOpts, authenticate: auth.Authenticate | None = None) -
             note=None if audit is None else audit.note,
             cache=cache,
             prefetch=prefetch,
+            arrivals=arrivals,
         )
 
     several = bool(config.backends(conf))

@@ -10,7 +10,6 @@ from headrace import config, errors, store_settings, swift_settings
 from headrace.client import clouds
 from headrace.client.clouds import Cloud
 from headrace.model import MIB
-from headrace.stores.arrivals import Arrivals
 from headrace.stores.base import Store
 from headrace.stores.ceph import Cluster
 from headrace.stores.destinations import Destinations, Rules
@@ -25,15 +24,14 @@ from headrace.stores.registry import Label, Registry
 from headrace.stores.s3 import S3Store
 
 
-def registry(conf: cfg.ConfigOpts, arrivals: Arrivals | None = None) -> Registry:
+def registry(conf: cfg.ConfigOpts) -> Registry:
     """The stores that ``conf`` describes, and the files that administrators may register in place.
 
-    ``arrivals`` are the files that have arrived for the default one.  Raises ConfigurationError.
+    Raises ConfigurationError.
     """
     default = store_settings.default(conf)
     stores = [
-        _MAKERS[each.kind](conf, each.id, each.group, arrivals if each == default else None)
-        for each in store_settings.described(conf)
+        _MAKERS[each.kind](conf, each.id, each.group) for each in store_settings.described(conf)
     ]
     labels: dict[str, Label] | None = None
     if kinds := config.backends(conf):
@@ -49,20 +47,17 @@ def destinations(conf: cfg.ConfigOpts) -> Destinations:
     return Destinations(Rules(**{name: tuple(options[name]) for name in options}))
 
 
-def _filesystem(
-    conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | None
-) -> Store:
+def _filesystem(conf: cfg.ConfigOpts, store_id: str, group: str) -> Store:
     file = conf[group].filesystem_store_metadata_file
     return FilesystemStore(
         store_id,
         config.image_dir(conf, store_id),
         file_perm=config.file_perm(conf, store_id),
-        arrivals=arrivals,
         mountpoints=MountPoints.read(file) if file else None,
     )
 
 
-def _http(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) -> Store:
+def _http(conf: cfg.ConfigOpts, store_id: str, group: str) -> Store:
     options = conf[group]
     origins = Origins(
         destinations(conf),
@@ -73,7 +68,7 @@ def _http(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) -
     return HttpStore(store_id, origins, conf.headrace.max_remote_downloads)
 
 
-def _imageapi(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) -> Store:
+def _imageapi(conf: cfg.ConfigOpts, store_id: str, group: str) -> Store:
     options = conf[group]
     try:
         cloud = Cloud()
@@ -94,7 +89,7 @@ def _imageapi(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | Non
     )
 
 
-def _swift(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) -> Store:
+def _swift(conf: cfg.ConfigOpts, store_id: str, group: str) -> Store:
     from headrace.stores.swift import SwiftStore
     from headrace.stores.swift_account import Access, Reference
     from headrace.stores.swift_place import Containers
@@ -128,7 +123,7 @@ def _swift(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) 
     )
 
 
-def _rbd(conf: cfg.ConfigOpts, store_id: str, group: str, _: Arrivals | None) -> Store:
+def _rbd(conf: cfg.ConfigOpts, store_id: str, group: str) -> Store:
     options, headrace = conf[group], conf.headrace
     timeout = options.rados_connect_timeout
     cluster = Cluster(
@@ -156,7 +151,7 @@ def redirects(conf: cfg.ConfigOpts) -> dict[str, str]:
     for store in store_settings.described(conf) if conf.headrace.store_redirect else ():
         options = conf[store.group]
         if store.kind == "s3":
-            found[_s3(conf, store.id, store.group, None).origin] = options.s3_store_cacert
+            found[_s3(conf, store.id, store.group).origin] = options.s3_store_cacert
         elif store.kind == "swift" and options.swift_temp_url_key:
             if not options.swift_store_endpoint:
                 reason = f"store {store.id!r}: swift_temp_url_key needs swift_store_endpoint"
@@ -170,7 +165,7 @@ def _redirected(conf: cfg.ConfigOpts) -> bool:
     return bool(conf.headrace.store_redirect and conf.headrace.delivery == "x-accel-redirect")
 
 
-def _s3(conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | None) -> S3Store:
+def _s3(conf: cfg.ConfigOpts, store_id: str, group: str) -> S3Store:
     options = conf[group]
     return S3Store(
         store_id,
@@ -189,13 +184,12 @@ def _s3(conf: cfg.ConfigOpts, store_id: str, group: str, arrivals: Arrivals | No
         stall=conf.headrace.stall_timeout,
         most=conf.headrace.max_remote_downloads,
         passes_by=_redirected(conf),
-        arrivals=arrivals,
     )
 
 
-# By type: from the settings, the store's id, the group of its own settings, and what arrives for it
-# as files.  A library that only one type needs is loaded by its maker.
-_MAKERS: dict[str, Callable[[cfg.ConfigOpts, str, str, Arrivals | None], Store]] = {
+# By type: from the settings, the store's id and the group of its own settings.  A library that only
+# one type needs is loaded by its maker.
+_MAKERS: dict[str, Callable[[cfg.ConfigOpts, str, str], Store]] = {
     "file": _filesystem,
     "http": _http,
     "imageapi": _imageapi,

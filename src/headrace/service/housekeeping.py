@@ -19,6 +19,7 @@ from headrace.service.jobs import Jobs
 from headrace.service.locations import Locations
 from headrace.service.prefetch import Prefetch
 from headrace.service.staging import Staging
+from headrace.stores.arrivals import Arrivals
 from headrace.stores.base import Store
 from headrace.stores.registry import Registry
 
@@ -58,6 +59,7 @@ class Housekeeping:
         note: Note | None = None,
         cache: Cache | None = None,
         prefetch: Prefetch | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._database = database
         self._stores = stores
@@ -71,6 +73,7 @@ class Housekeeping:
         self._note = note
         self._cache = cache
         self._prefetch = prefetch
+        self._arrivals = arrivals
         self._staging = staging
         self._jobs = jobs
         self._closed = threading.Event()
@@ -96,6 +99,8 @@ class Housekeeping:
 
     def sweep(self) -> None:
         """Take back uploads whose worker is dead; remove data without a record."""
+        if self._arrivals is not None and (removed := self._arrivals.sweep()):
+            _log.info("removed %d leftovers of uploads that had arrived", removed)
         for store in self._stores.all():
             self._sweep_store(store)
         now = self._clock()

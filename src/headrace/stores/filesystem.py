@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 
 from headrace import errors
 from headrace.model import IMAGE_ID, MIB
-from headrace.stores.arrivals import Arrivals
 from headrace.stores.mountpoints import MountPoints
 from headrace.transfer.engine import FileSink
 from headrace.transfer.extent import Extent
@@ -144,9 +143,9 @@ class FilesystemStore:
     """The files of one directory; see ``stores.base.Store``.
 
     ``file_perm`` is the mode of published files, 0 for what the umask leaves.  ``unnamed=False``
-    never uses unnamed files, whatever the file system can do.  ``arrivals`` is swept together with
-    the store.  ``mountpoints`` are noted beside locations.  The directory is created if missing;
-    one that may not be written makes a store that only reads.
+    never uses unnamed files, whatever the file system can do.  ``mountpoints`` are noted beside
+    locations.  The directory is created if missing; one that may not be written makes a store that
+    only reads.
 
     Raises ConfigurationError when ``datadir`` cannot be a directory or ``file_perm`` would keep the
     owner from reading.
@@ -162,7 +161,6 @@ class FilesystemStore:
         *,
         file_perm: int = 0,
         unnamed: bool = True,
-        arrivals: Arrivals | None = None,
         mountpoints: MountPoints | None = None,
     ) -> None:
         if file_perm and not file_perm & stat.S_IRUSR:
@@ -173,7 +171,6 @@ class FilesystemStore:
         self.datadir = os.path.abspath(datadir)
         self.file_perm = file_perm
         self._unnamed = unnamed
-        self._arrivals = arrivals
         self._mountpoints = mountpoints or MountPoints()
         self._prefix = f"file://{self.datadir}/"
         self._components = _components(self.datadir)
@@ -291,8 +288,7 @@ class FilesystemStore:
             return 0
         with os.scandir(self.datadir) as entries:
             parts = [entry.path for entry in entries if _PART.fullmatch(entry.name)]
-        arrived = 0 if self._arrivals is None else self._arrivals.sweep()
-        return arrived + sum(_sweep(part) for part in parts)
+        return sum(_sweep(part) for part in parts)
 
     def _path(self, image_id: str) -> str:
         """Where an image's data lies; nothing but an image id ever becomes a file name."""

@@ -27,7 +27,6 @@ from xml.sax.saxutils import escape
 
 from headrace import errors
 from headrace.model import IMAGE_ID, MIB
-from headrace.stores.arrivals import Arrivals
 from headrace.stores.bucket import TOKEN, Bucket, Piece, Reply
 from headrace.stores.origin import Fetched
 from headrace.stores.remote import Later, Remote, Turns
@@ -203,7 +202,7 @@ class S3Store:
     window in the directory ``windows``.  ``creates`` makes a bucket that is missing.  ``most`` are
     open at a time in this process; OriginsBusy is raised for more.  ``passes_by`` hands out URLs
     that a server in front may fetch from.  An upload that got no part for ``left`` is nobody's any
-    more.  Lists come in pages of ``page``.  ``arrivals`` is swept together with it all.
+    more.  Lists come in pages of ``page``.
     """
 
     kind = "s3"
@@ -232,7 +231,6 @@ class S3Store:
         passes_by: bool = False,
         left: timedelta = timedelta(days=1),
         page: int = 1000,
-        arrivals: Arrivals | None = None,
     ) -> None:
         scheme, _, host = host.rpartition("://")
         host = host.rstrip("/")
@@ -257,7 +255,6 @@ class S3Store:
         self._left = left.total_seconds()
         self._swept: float | None = None
         self._page = str(page)
-        self._arrivals = arrivals
 
     @property
     def id(self) -> str:
@@ -333,16 +330,15 @@ class S3Store:
 
     def sweep(self) -> int:
         markers = {"key-marker": "KeyMarker", "upload-id-marker": "UploadIdMarker"}
-        arrived = 0 if self._arrivals is None else self._arrivals.sweep()
         if self._swept is not None and time.monotonic() - self._swept < self._left / _SWEEPS:
-            return arrived
+            return 0
         forgotten = sum(
             self._forget(upload)
             for page in self._pages("", {"uploads": "", "max-uploads": self._page}, markers)
             for upload in page.document.iterfind("Upload")
         )
         self._swept = time.monotonic()
-        return arrived + forgotten
+        return forgotten
 
     def _key(self, url: str) -> str | None:
         """The object's name that a location of this store has, whatever keys are in front."""

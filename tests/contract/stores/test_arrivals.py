@@ -25,16 +25,15 @@ def directory(datadir: Path) -> Path:
 
 
 @pytest.fixture
-def arrivals(datadir: Path, directory: Path) -> Arrivals:
-    datadir.mkdir()
+def arrivals(directory: Path) -> Arrivals:
     arrivals = Arrivals(str(directory))
     assert arrivals.refusal() is None
     return arrivals
 
 
 @pytest.fixture
-def store(datadir: Path, arrivals: Arrivals) -> FilesystemStore:
-    return FilesystemStore("file", datadir, arrivals=arrivals)
+def store(datadir: Path) -> FilesystemStore:
+    return FilesystemStore("file", datadir)
 
 
 def arrived(directory: Path, content: bytes = b"data", name: str = NAME) -> Path:
@@ -254,38 +253,38 @@ def test_a_failed_one_leaves_nothing(
 
 
 def test_what_nobody_writes_is_swept(
-    store: FilesystemStore, directory: Path, caplog: pytest.LogCaptureFixture
+    arrivals: Arrivals, directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)
     for number in range(3):
         arrived(directory, name=f"000000000{number}")
     with (directory / "0000000001").open("r+b"):  # as nginx has what it receives
-        assert store.sweep() == 2
+        assert arrivals.sweep() == 2
         assert os.listdir(directory) == ["0000000001"]
-    assert store.sweep() == 1
+    assert arrivals.sweep() == 1
     assert os.listdir(directory) == []
 
 
-def test_a_reader_does_not_keep_it(store: FilesystemStore, directory: Path) -> None:
+def test_a_reader_does_not_keep_it(arrivals: Arrivals, directory: Path) -> None:
     with arrived(directory).open("rb"):
-        assert store.sweep() == 1
+        assert arrivals.sweep() == 1
 
 
 def test_a_directory_that_is_refused_is_not_swept(
-    store: FilesystemStore, directory: Path, tmp_path: Path
+    arrivals: Arrivals, directory: Path, tmp_path: Path
 ) -> None:
     directory.rmdir()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     arrived(elsewhere)
     directory.symlink_to(elsewhere)
-    assert store.sweep() == 0
+    assert arrivals.sweep() == 0
     assert os.listdir(elsewhere) == [NAME]
 
 
-def test_only_files_with_such_names_are_swept(store: FilesystemStore, directory: Path) -> None:
+def test_only_files_with_such_names_are_swept(arrivals: Arrivals, directory: Path) -> None:
     (directory / "README").touch()
     (directory / "0000000007").mkdir()
     (directory / "0000000008").symlink_to("README")
-    assert store.sweep() == 0
+    assert arrivals.sweep() == 0
     assert sorted(os.listdir(directory)) == ["0000000007", "0000000008", "README"]
