@@ -271,6 +271,21 @@ def file_perm(conf: cfg.ConfigOpts, store_id: str | None = None) -> int:
         ) from None
 
 
+def front_locations(conf: cfg.ConfigOpts) -> dict[str, str]:
+    """The directories whose files a server in front sends itself, the default store's first.
+
+    Each with the internal location that nginx has for it, below the one that is configured.
+    """
+    location = conf.headrace.x_accel_location
+    found = {image_dir(conf): location}
+    for store in store_settings.described(conf):
+        if store.kind == "file":
+            found.setdefault(image_dir(conf, store.id), f"{location}{store.id}/")
+    if cache := image_cache_dir(conf):
+        found[cache] = f"{location}.cache/"  # no store's id has a dot
+    return found
+
+
 def offload_dir(conf: cfg.ConfigOpts) -> str:
     """Where nginx puts the bodies of uploads: on the file system of the images, which link them."""
     return os.path.join(image_dir(conf), ".headrace-uploads")

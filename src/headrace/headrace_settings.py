@@ -73,7 +73,8 @@ OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "x_accel_location",
         default="/headrace-images/",
-        help="The internal location of nginx that is the image directory.",
+        help="The internal location of nginx that is the image directory; below it are those of "
+        "other stores and of the image cache.",
     ),
     cfg.BoolOpt(
         "store_redirect",

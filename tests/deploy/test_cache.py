@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import Serve
 from tests.contract.stores.origin_server import Origin, running
+from tests.deploy.conftest import Deployed
 from tests.deploy.wire import Answer, Wire
 from tests.faults.test_store_full import tmpfs
 from tests.needs import require_strace
@@ -73,7 +74,9 @@ def origin() -> Iterator[Origin]:
         yield found
 
 
-def remote(server: Serving, origin: Origin, data: bytes = DATA, said: bytes | None = None) -> str:
+def remote(
+    server: Serving | Deployed, origin: Origin, data: bytes = DATA, said: bytes | None = None
+) -> str:
     """The id of an active image at the origin, which was asked for nothing since."""
     path = f"/{os.urandom(4).hex()}"
     origin.data[path] = data if said is None else said

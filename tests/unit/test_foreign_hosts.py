@@ -218,10 +218,8 @@ def test_a_range_that_no_front_knows_leaves_through_us(image: Path, mode: Mode) 
 
 @pytest.mark.parametrize("mode", [Mode.X_ACCEL_REDIRECT, Mode.X_SENDFILE])
 @pytest.mark.parametrize("path", ["{directory}/elsewhere/image", ""])
-def test_a_front_is_told_of_the_default_stores_directory_only(
-    image: Path, mode: Mode, path: str
-) -> None:
-    """Files of other stores, and those registered in place, leave through us."""
+def test_a_front_is_told_of_its_directories_only(image: Path, mode: Mode, path: str) -> None:
+    """Files that are registered in place leave through us."""
     response = falcon.Response()
     request = falcon.Request({**create_environ(), **EMBEDDED})
     path = path.format(directory=image.parent)

@@ -338,7 +338,7 @@ def _audit(conf: cfg.ConfigOpts, metrics: Metrics) -> Audit | None:
 def _delivery(conf: cfg.ConfigOpts, traffic: Traffic) -> delivery.Delivery:
     return delivery.Delivery(
         delivery.Mode(conf.headrace.delivery),
-        {config.image_dir(conf): conf.headrace.x_accel_location},
+        config.front_locations(conf),
         conf.headrace.stall_timeout,
         traffic,
         conf.headrace.downloads_per_client,
@@ -386,6 +386,7 @@ def _cache(conf: cfg.ConfigOpts, database: db.Database, metrics: Metrics) -> Cac
         directory,
         stall=conf.headrace.stall_timeout,
         keep=conf.image_cache_stall_time,
+        fronted=delivery.Mode(conf.headrace.delivery) in delivery.FRONTS,
         lookups=lambda how: metrics.cache_lookups.labels(how).inc(),
         fills=count_fill,
     )

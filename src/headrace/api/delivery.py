@@ -76,7 +76,8 @@ class Mode(StrEnum):
     COPY = "copy"
 
 
-_FRONTS = (Mode.X_ACCEL_REDIRECT, Mode.X_SENDFILE)
+FRONTS = (Mode.X_ACCEL_REDIRECT, Mode.X_SENDFILE)
+"""Those in which a server in front opens files by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Delivery:
             resp.set_header("Content-MD5", image.checksum)
         if asked is not None:
             extent.narrow(*asked)
-        if self.mode in _FRONTS and not legacy and self._leave_to_front(req, resp, extent, asked):
+        if self.mode in FRONTS and not legacy and self._leave_to_front(req, resp, extent, asked):
             return
         if asked is not None:
             offset, length = asked

@@ -423,7 +423,7 @@ class Directory:
         fd = entry.open_to_read(path)
         try:
             # One that failed and so cannot be opened is left by those who have it at once.
-            free = fd is None or (entry.take(fd) and not entry.is_followed(fd))
+            free = fd is None or (entry.take(fd) and not entry.is_used(fd))
             if free:
                 os.unlink(path)
             return free
@@ -437,7 +437,7 @@ class Directory:
         if fd is None:
             return False
         try:
-            free = entry.take(fd) and not entry.is_followed(fd)
+            free = entry.take(fd) and not entry.is_used(fd)
             if free and not only_look:
                 # Who begins to follow it meanwhile has opened it by a name that it lost long ago.
                 os.unlink(path)

@@ -5,12 +5,14 @@ fills it holds an exclusive flock, so that one that is free of a file that is no
 its filler died.  Whoever sends from it holds it, too: a whole one by a shared flock; one that is
 being filled, where the filler has the flock, by a record lock of the open file description, which
 is a lock of another kind (fcntl(2)).  So the cache lies on a local file system: NFS makes one kind
-of the two.
+of the two.  A server in front that sends a whole one by its name takes no lock; a lease, which is
+given to nobody while others have the file open, tells that it does.
 """
 
 import contextlib
 import fcntl
 import os
+import signal
 import stat
 import struct
 from enum import Enum, auto
@@ -87,6 +89,30 @@ def is_followed(fd: int) -> bool:
     asked = struct.pack(_RECORD, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     found: int = struct.unpack(_RECORD, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
     return found != fcntl.F_UNLCK
+
+
+def is_open(fd: int) -> bool:
+    """Whether anybody else has the file open, by no other name than ours.
+
+    A file with more names keeps its room on the disk whatever becomes of ours.
+    """
+    if os.fstat(fd).st_nlink > 1:
+        return False
+    # Should somebody open it in this moment, that is told by a signal, and SIGIO would end us.
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # another's file, or a file system that has no leases
+        return False
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def is_used(fd: int) -> bool:
+    """Whether anybody else follows it or has it open."""
+    return is_followed(fd) or is_open(fd)
 
 
 def keep_followers_out(fd: int) -> bool:

@@ -78,10 +78,10 @@ class Setup:
         return config.state_dir(self.conf)
 
     @property
-    def image_dir(self) -> str:
+    def front_locations(self) -> dict[str, str]:
         from headrace import config
 
-        return config.image_dir(self.conf)
+        return config.front_locations(self.conf)
 
     @property
     def staging_dir(self) -> str:
@@ -121,11 +121,15 @@ class Setup:
 
     def check_access(self, front: struct_passwd) -> None:
         """Raises ConfigurationError when the server in front could not do its part."""
-        from headrace import config
+        from headrace import config, store_settings
 
-        users.check_access(
-            front, self.owner, self.socket, self.image_dir, config.file_perm(self.conf)
-        )
+        modes = {
+            config.image_dir(self.conf, store.id): config.file_perm(self.conf, store.id)
+            for store in store_settings.described(self.conf)
+            if store.kind == "file"
+        }
+        directories = {each: modes.get(each, 0) for each in self.front_locations}
+        users.check_access(front, self.owner, self.socket, directories)
 
     def environment(self) -> dict[str, str]:
         """What a process must find in its environment to be configured like this."""
@@ -304,7 +308,6 @@ def _common(setup: Setup, server: str) -> dict[str, str]:
         "user": owner.pw_name,
         "group": users.group_name(owner.pw_gid),
         "state_dir": setup.state_dir,
-        "image_dir": setup.image_dir,
         "offload_dir": config.offload_dir(conf),
         "socket": setup.socket,
         "size_cap": str(conf.image_size_cap),
@@ -312,7 +315,6 @@ def _common(setup: Setup, server: str) -> dict[str, str]:
         "threads": str(conf.headrace.threads),
         "listen": str(setup.listen),
         "port": str(setup.listen.port),
-        "x_accel_location": conf.headrace.x_accel_location,
     }
 
 
@@ -338,10 +340,20 @@ def _nginx(setup: Setup) -> dict[str, str]:
         "group": users.group_name(user.pw_gid),
         "listen": listen,
         "tls": tls,
+        "images": _nginx_images(setup),
         "stores": _nginx_stores(setup),
         "sendfile": "on" if _zero_copy(setup) else "off",
         "files": str(_open_files()),
     }
+
+
+def _nginx_images(setup: Setup) -> str:
+    """A location for each directory whose files nginx sends."""
+    common = _common(setup, "nginx")
+    return "".join(
+        _filled("nginx-images.conf", common | {"image_dir": path, "location": where}, quoting.nginx)
+        for path, where in setup.front_locations.items()
+    )
 
 
 def _nginx_stores(setup: Setup) -> str:
@@ -424,6 +436,9 @@ def _apache_values(setup: Setup) -> dict[str, str]:
         "modules": modules,
         "tls_modules": tls_modules,
         "tls": tls,
+        "sent_dirs": "".join(
+            f"    XSendFilePath {quoting.apache(path)}\n" for path in setup.front_locations
+        ),
         "Sendfile": "On" if _zero_copy(setup) else "Off",
     }
 

@@ -5,6 +5,7 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from pwd import struct_passwd
 
@@ -50,20 +51,21 @@ def group_name(gid: int) -> str:
 
 
 def check_access(
-    front: struct_passwd, owner: struct_passwd, socket: str, image_dir: str, file_perm: int
+    front: struct_passwd, owner: struct_passwd, socket: str, directories: Mapping[str, int]
 ) -> None:
     """Raises ConfigurationError when ``front`` could not read the images or reach the socket.
 
-    ``owner`` is whom Headrace runs as, ``file_perm`` the mode of its image files; 0 leaves it to
-    the service's umask, which is not expected to leave more than 0640.  The error says what to do
-    about the first obstacle.
+    ``owner`` is whom Headrace runs as, ``directories`` are those of its image files, each with
+    their mode; 0 leaves it to the service's umask, which is not expected to leave more than 0640.
+    The error says what to do about the first obstacle.
     """
     groups = set(os.getgrouplist(front.pw_name, front.pw_gid))
-    for directory in (Path(socket).parent, Path(image_dir)):
-        _check_way(front, groups, directory)
-    if front.pw_uid not in (0, owner.pw_uid):
-        _check_mode(front, owner.pw_gid in groups, file_perm or _EXPECTED)
-    _check_files(front, groups, Path(image_dir))
+    _check_way(front, groups, Path(socket).parent)
+    for directory, mode in directories.items():
+        _check_way(front, groups, Path(directory))
+        if front.pw_uid not in (0, owner.pw_uid):
+            _check_mode(front, owner.pw_gid in groups, directory, mode or _EXPECTED)
+        _check_files(front, groups, Path(directory))
     if front.pw_uid not in (0, owner.pw_uid) and owner.pw_gid not in groups:
         raise ConfigurationError(
             reason=f"{front.pw_name} could not connect to the socket: put it into the group "
@@ -84,11 +86,11 @@ def _check_way(front: struct_passwd, groups: set[int], image_dir: Path) -> None:
             )
 
 
-def _check_mode(front: struct_passwd, shared: bool, mode: int) -> None:
+def _check_mode(front: struct_passwd, shared: bool, directory: str, mode: int) -> None:
     if not mode & (stat.S_IRGRP if shared else stat.S_IROTH):
         raise ConfigurationError(
-            reason=f"{front.pw_name} could not read the images: set filesystem_store_file_perm to "
-            f"{'0640' if shared else '0644'} in [glance_store]"
+            reason=f"{front.pw_name} could not read images in {directory}: set their store's "
+            f"filesystem_store_file_perm to {'0640' if shared else '0644'}"
         )
 
 

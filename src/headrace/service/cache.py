@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from headrace import errors
 from headrace.cache.directory import Directory
 from headrace.cache.filling import Ended, Fill, Outcome
+from headrace.cache.handed import Handed
 from headrace.client.partial import Expected
 from headrace.db import agreement
 from headrace.db.engine import Database
@@ -51,8 +52,8 @@ class Cache:
     """The cache of one process in a directory that several share.
 
     ``stall`` is for how many seconds a store may do nothing, ``keep`` for how many what was
-    interrupted is kept.  ``lookups`` is told how each download was found, ``fills`` of the end of
-    each fill.
+    interrupted is kept.  ``fronted``: a server in front opens what is found by its name.
+    ``lookups`` is told how each download was found, ``fills`` of the end of each fill.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Cache:
         *,
         stall: float,
         keep: float,
+        fronted: bool = False,
         lookups: Count = lambda how: None,
         fills: Ended = lambda brought, outcome: None,
     ) -> None:
@@ -69,6 +71,7 @@ class Cache:
         self._database = database
         self._stall = stall
         self.keep = keep
+        self._handed = Handed() if fronted else None
         self._lookups = lookups
         self._ended = fills
         self._lock = threading.Lock()
@@ -89,6 +92,8 @@ class Cache:
         found = self.directory.open(image.id, image.size or 0)
         if found is not None:
             self._hit(image.id)
+            if self._handed is not None:
+                self._handed.add(image.id, found.fd)
             return found
         if not self.stopping:
             try:
@@ -149,6 +154,8 @@ class Cache:
 
     def sweep(self, *, first: bool = False) -> None:
         """Remove what is of no use, at a start also what was interrupted just now."""
+        if self._handed is not None:
+            self._handed.let_go()
         try:
             if removed := self.directory.clean(0.0 if first else self.keep):
                 _log.info("removed %d leftovers of the cache", removed)
@@ -182,6 +189,8 @@ class Cache:
         with self._lock:
             self.stopping = True
             fills = list(self._fills)
+        if self._handed is not None:
+            self._handed.let_go(everything=True)
         for fill in fills:
             fill.stop()
 

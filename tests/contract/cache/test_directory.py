@@ -14,11 +14,13 @@ from headrace import errors
 from headrace.cache import entry as entries
 from headrace.cache.directory import Directory
 from headrace.cache.filling import Outcome
+from headrace.cache.handed import Handed
 from tests.contract.cache.caching import KIB, begin, content, fill, image, lies_in, read
 from tests.needs import require_root
 
 ONE, TWO, THREE, FOUR = map(image, range(1, 5))
 SIZE = 30 * KIB
+GUARD = 60.0  # seconds; a hang guard
 
 
 def age(directory: Directory, image_id: str, seconds: int) -> None:
@@ -75,6 +77,60 @@ def test_one_fills_and_others_follow(directory: Directory) -> None:
     entry.discard()
     assert directory.follow(ONE) is None
     assert lies_in(directory) == set()
+
+
+def test_what_is_open_in_any_way_is_not_evicted(directory: Directory) -> None:
+    """A server in front opens it by its name, and knows of no lock."""
+    fill(directory, ONE, SIZE)
+    smaller = Directory(directory.path, 0)
+    with open(os.path.join(directory.path, ONE), "rb"):
+        assert smaller.prune() == (0, 0)
+        assert directory.delete(ONE)
+        assert ONE not in lies_in(directory)
+        assert directory.clean() == 0
+        assert directory.used() == SIZE
+    assert directory.clean() == 1
+    assert directory.used() == 0
+
+
+def test_a_link_that_is_open_keeps_no_entry(directory: Directory, tmp_path: Path) -> None:
+    """Its room is taken whatever becomes of the entry."""
+    fill(directory, ONE, SIZE)
+    os.link(os.path.join(directory.path, ONE), tmp_path / "disk")
+    with (tmp_path / "disk").open("rb"):
+        assert Directory(directory.path, 0).prune() == (1, SIZE)
+
+
+def hand_over(directory: Directory, handing: Handed) -> None:
+    found = directory.open(ONE, SIZE)
+    assert found is not None
+    handing.add(ONE, found.fd)
+    found.close()
+
+
+def test_what_was_handed_to_a_front_stays_for_a_while(directory: Directory) -> None:
+    fill(directory, ONE, SIZE)
+    smaller, handing = Directory(directory.path, 0), Handed(seconds=GUARD)
+    for _ in range(2):
+        hand_over(directory, handing)
+    handing.let_go()
+    assert smaller.prune() == (0, 0)
+
+
+def test_what_was_handed_over_goes_when_it_must_have_been_opened(directory: Directory) -> None:
+    fill(directory, ONE, SIZE)
+    handing = Handed(seconds=0)
+    hand_over(directory, handing)
+    handing.let_go()
+    assert Directory(directory.path, 0).prune() == (1, SIZE)
+
+
+def test_what_was_handed_over_is_let_go_of_at_the_end(directory: Directory) -> None:
+    fill(directory, ONE, SIZE)
+    handing = Handed(seconds=GUARD)
+    hand_over(directory, handing)
+    handing.let_go(everything=True)
+    assert Directory(directory.path, 0).prune() == (1, SIZE)
 
 
 def test_a_dead_fillers_entry_is_taken_over(directory: Directory) -> None:
