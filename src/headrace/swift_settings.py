@@ -1,6 +1,7 @@
 """The settings of stores of type swift, and the file of references that they may name."""
 
 import configparser
+import re
 from typing import Any
 
 from oslo_config import cfg
@@ -123,6 +124,10 @@ OPTIONS: list[cfg.Opt] = [
     ),
 ]
 
+# Nobody's name or password: it stands in the configuration of nginx (store_redirect).
+_ENDPOINT = re.compile(
+    r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^\s?#]*)?", re.ASCII
+)
 _DOMAINS = ("user_domain", "project_domain")
 _PASSWORD = ("user", "key")
 _CREDENTIAL = ("application_credential_id", "application_credential_secret")
@@ -148,6 +153,14 @@ def references(conf: cfg.ConfigOpts, group: str) -> dict[str, dict[str, Any]]:
     if options.default_swift_reference not in found:
         raise _wrong(group, "default_swift_reference is no section of swift_store_config_file")
     return found
+
+
+def endpoint(conf: cfg.ConfigOpts, group: str) -> str | None:
+    """The URL of the account, if it is said; raises ConfigurationError, which does not hold it."""
+    url: str | None = conf[group].swift_store_endpoint
+    if url and not _ENDPOINT.fullmatch(url):
+        raise _wrong(group, "swift_store_endpoint is no http or https URL of an account")
+    return url or None
 
 
 def _reference(group: str, where: str, said: dict[str, Any], version: str) -> dict[str, Any]:

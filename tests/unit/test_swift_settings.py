@@ -138,6 +138,35 @@ def test_a_file_of_references_that_is_wrong_is_not_quoted(
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "swift.example.org/v1/AUTH_images",
+        "https:///v1/AUTH_images",
+        f"https://glance:{SECRET}@swift.example.org/v1/AUTH_images",
+        "https://swift.example.org; return 200",
+        "https://swift.example.org/v1/AUTH_images?key=value",
+    ],
+)
+def test_an_endpoint_is_a_url_that_can_stand_in_other_configurations(
+    tmp_path: Path, url: str
+) -> None:
+    redirected = "swift_temp_url_key = k\n[headrace]\nstore_redirect = true\n"
+    conf = load(tmp_path, f"{ONE}swift_store_endpoint = {url}\n{redirected}")
+    for read in (backends.redirects, backends.registry):
+        with pytest.raises(
+            errors.ConfigurationError, match="swift_store_endpoint is no"
+        ) as refused:
+            read(conf)
+        assert SECRET not in str(refused.value)
+
+
+def test_nginx_is_told_of_the_endpoint_alone(tmp_path: Path) -> None:
+    redirected = "swift_temp_url_key = k\n[headrace]\nstore_redirect = true\n"
+    conf = load(tmp_path, f"{ONE}swift_store_endpoint = https://swift:8080/v1/A_x\n{redirected}")
+    assert backends.redirects(conf) == {"https://swift:8080": ""}
+
+
 def test_the_default_store_takes_data(tmp_path: Path) -> None:
     file = tmp_path / "glance-api.conf"
     file.write_text(

@@ -101,7 +101,7 @@ def _swift(conf: cfg.ConfigOpts, store_id: str, group: str) -> Store:
         {name: Reference(**fields) for name, fields in references.items()},
         options.default_swift_reference,
         Access(
-            options.swift_store_endpoint,
+            swift_settings.endpoint(conf, group),
             options.swift_store_endpoint_type.removesuffix("URL"),
             options.swift_store_region,
             options.swift_store_service_type,
@@ -153,10 +153,11 @@ def redirects(conf: cfg.ConfigOpts) -> dict[str, str]:
         if store.kind == "s3":
             found[_s3(conf, store.id, store.group).origin] = options.s3_store_cacert
         elif store.kind == "swift" and options.swift_temp_url_key:
-            if not options.swift_store_endpoint:
+            endpoint = swift_settings.endpoint(conf, store.group)
+            if endpoint is None:
                 reason = f"store {store.id!r}: swift_temp_url_key needs swift_store_endpoint"
                 raise errors.ConfigurationError(reason=reason)
-            where = urlsplit(options.swift_store_endpoint)
+            where = urlsplit(endpoint)
             found[f"{where.scheme}://{where.netloc}"] = options.swift_store_cacert or ""
     return found
 
