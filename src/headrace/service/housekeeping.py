@@ -105,12 +105,14 @@ class Housekeeping:
             self._sweep_store(store)
         now = self._clock()
         alive_since = now - timedelta(seconds=self._lease)
-        for lease in uploads.leases(self._database):
-            if lease.heartbeat < alive_since or workers.is_dead(lease.worker):
-                try:
-                    self._take_back(lease, now)
-                except errors.ServiceUnavailable as error:
-                    _log.warning("upload of image %s: %s", lease.image_id, error)
+        dead = [
+            lease
+            for lease in uploads.leases(self._database)
+            if lease.heartbeat < alive_since or workers.is_dead(lease.worker)
+        ]
+        if dead and self._stores_answer():
+            for lease in dead:
+                self._take_back(lease, now)
         if removed := self._staging.sweep():
             _log.info("removed %d leftovers of what was staged", removed)
         tasks.forget(self._database, now)
@@ -137,21 +139,39 @@ class Housekeeping:
         """Have a store sweep; one that is away keeps nothing else from being done."""
         try:
             removed = store.sweep()
-        except errors.ServiceUnavailable as error:
+        except errors.Error as error:
             _log.warning("store %s was not swept: %s", store.id, error)
         else:
             if removed:
                 _log.info("store %s: removed %d leftovers", store.id, removed)
 
+    def _stores_answer(self) -> bool:
+        """Whether none of those elsewhere is away.
+
+        What is removed from them in a transaction would hold that, and with SQLite the whole
+        database, for as long as a store is silent.
+        """
+        for store in self._stores.all():
+            if store.writable and not store.local:
+                try:
+                    next(store.held(), None)
+                except errors.Error as error:
+                    _log.warning("uploads that were interrupted wait for a store: %s", error)
+                    return False
+        return True
+
     def _take_back(self, lease: uploads.Lease, now: datetime) -> None:
-        """End an upload whose worker is dead; raises ServiceUnavailable when a store is away."""
+        """End an upload whose worker is dead, unless its data cannot be removed yet."""
         discard, life = self._discarder(lease.image_id), self._task_life
-        if uploads.expire(self._database, lease, now, discard=discard, task_life=life):
-            _log.warning("upload of image %s was interrupted", lease.image_id)
-            if self._note is not None:
-                self._note("update/take-back", lease.image_id)
-            uploads.tidy(self._database, lease.image_id, self._tidier(lease.image_id))
-            self._locations.resume(lease.image_id)
+        try:
+            if uploads.expire(self._database, lease, now, discard=discard, task_life=life):
+                _log.warning("upload of image %s was interrupted", lease.image_id)
+                if self._note is not None:
+                    self._note("update/take-back", lease.image_id)
+                uploads.tidy(self._database, lease.image_id, self._tidier(lease.image_id))
+                self._locations.resume(lease.image_id)
+        except errors.Error as error:
+            _log.warning("upload of image %s: %s", lease.image_id, error)
 
     def _discarder(self, image_id: str) -> Callable[[], None]:
         """A function that removes what an upload of the image may have published."""
