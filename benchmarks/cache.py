@@ -33,28 +33,16 @@ _GLANCE = "Glance 33"
 _GLANCE_CONF = """\
 [DEFAULT]
 enabled_backends = cold:swift
-log_file = {{directory}}/glance.log
 worker_self_reference_url = http://127.0.0.1:{{port}}
 hashing_algorithm = sha512
 image_cache_dir = {{directory}}/cache
 image_cache_max_size = {most}
-[database]
-connection = {{database}}
 [glance_store]
 default_backend = cold
 [cold]
 {swift}
-[os_glance_staging_store]
-filesystem_store_datadir = {{directory}}/staging
-[os_glance_tasks_store]
-filesystem_store_datadir = {{directory}}/tasks
-[oslo_policy]
-enforce_new_defaults = false
-enforce_scope = false
-policy_file = {{directory}}/policy.yaml
 [paste_deploy]
 flavor = cachemanagement
-config_file = {{venv}}/etc/glance/glance-api-paste.ini
 """
 # uWSGI's own 100 would have the others of a storm wait for TCP to try again.
 _BACKLOG = "listen = 1024\n"

@@ -20,15 +20,19 @@ STOP_GUARD = 30.0
 _CONF = """\
 [DEFAULT]
 enabled_backends = file:file
-log_file = {directory}/glance.log
 worker_self_reference_url = http://127.0.0.1:{port}
 hashing_algorithm = sha512
-[database]
-connection = {database}
 [glance_store]
 default_backend = file
 [file]
 filesystem_store_datadir = {directory}/images
+"""
+
+# What is the same wherever the images are.
+_REST = """[DEFAULT]
+log_file = {directory}/glance.log
+[database]
+connection = {database}
 [os_glance_staging_store]
 filesystem_store_datadir = {directory}/staging
 [os_glance_tasks_store]
@@ -104,11 +108,14 @@ def prepare(directory: Path, port: int, conf: str = _CONF) -> None:
 def write_settings(
     directory: Path, port: int, conf: str, *, database: str, processes: int = 4
 ) -> None:
-    """Write what ``serving`` needs: ``conf`` with its words filled in, and the rest."""
+    """Write what ``serving`` needs: ``conf``, which says where images are, and the rest.
+
+    In ``conf`` the words directory, port, venv and database are filled in.
+    """
     for name in ("images", "staging", "tasks"):
         (directory / name).mkdir(parents=True)
     words = {"directory": directory, "port": port, "venv": VENV, "database": database}
-    (directory / "glance-api.conf").write_text(conf.format(**words))
+    (directory / "glance-api.conf").write_text((conf + _REST).format(**words))
     (directory / "uwsgi.ini").write_text(_INI.format(**words, processes=processes))
     # Its other rules begin with this one: everybody may do everything, at the least cost.
     (directory / "policy.yaml").write_text('"context_is_admin": "@"\n')

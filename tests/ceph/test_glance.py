@@ -24,9 +24,6 @@ _CONF = """\
 [DEFAULT]
 enabled_backends = ceph:rbd, fast:file
 show_image_direct_url = true
-log_file = {{directory}}/glance.log
-[database]
-connection = {{database}}
 [glance_store]
 default_backend = ceph
 [ceph]
@@ -35,16 +32,6 @@ rbd_store_user = {user}
 rbd_store_ceph_conf = {conf}
 [fast]
 filesystem_store_datadir = {{directory}}/images
-[os_glance_staging_store]
-filesystem_store_datadir = {{directory}}/staging
-[os_glance_tasks_store]
-filesystem_store_datadir = {{directory}}/tasks
-[oslo_policy]
-enforce_new_defaults = false
-enforce_scope = false
-policy_file = {{directory}}/policy.yaml
-[paste_deploy]
-config_file = {{venv}}/etc/glance/glance-api-paste.ini
 """
 
 

@@ -14,13 +14,11 @@ from tools.serving import environment
 # As an operator may have it: with what Headrace reads, and with what it does not.
 _CONF = """\
 [DEFAULT]
-log_file = {directory}/glance.log
 node_staging_uri = file://{directory}/staging
 transport_url = rabbit://openstack:s3cret@rabbit.example.org/
 image_size_cap = 1073741824
 hashing_algorithm = sha512
 [database]
-connection = {database}
 max_retries = -1
 [glance_store]
 stores = file
@@ -28,16 +26,10 @@ default_store = file
 filesystem_store_datadir = {directory}/images
 [image_format]
 disk_formats = raw,qcow2,iso
-[oslo_policy]
-enforce_new_defaults = false
-enforce_scope = false
-policy_file = {directory}/policy.yaml
 [oslo_messaging_notifications]
 driver = noop
 [keystone_authtoken]
 password = s3cret
-[paste_deploy]
-config_file = {venv}/etc/glance/glance-api-paste.ini
 """
 
 

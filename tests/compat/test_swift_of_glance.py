@@ -25,9 +25,6 @@ _CONF = """\
 [DEFAULT]
 enabled_backends = cold:swift, near:file
 show_image_direct_url = true
-log_file = {{directory}}/glance.log
-[database]
-connection = {{database}}
 [glance_store]
 default_backend = cold
 [cold]
@@ -38,16 +35,6 @@ swift_store_large_object_chunk_size = 1
 {who}
 [near]
 filesystem_store_datadir = {{directory}}/images
-[os_glance_staging_store]
-filesystem_store_datadir = {{directory}}/staging
-[os_glance_tasks_store]
-filesystem_store_datadir = {{directory}}/tasks
-[oslo_policy]
-enforce_new_defaults = false
-enforce_scope = false
-policy_file = {{directory}}/policy.yaml
-[paste_deploy]
-config_file = {{venv}}/etc/glance/glance-api-paste.ini
 """
 _FILE = """\
 [main]
