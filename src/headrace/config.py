@@ -308,6 +308,13 @@ def image_cache_dir(conf: cfg.ConfigOpts) -> str | None:
     return directory
 
 
+def buffer_dirs(conf: cfg.ConfigOpts) -> list[str]:
+    """Where what is on its way to stores lies, besides staging and state; absolute."""
+    swifts = [conf[each.group] for each in store_settings.described(conf) if each.kind == "swift"]
+    directories = [each.swift_upload_buffer_dir for each in swifts if each.swift_upload_buffer_dir]
+    return list(map(os.path.abspath, directories))
+
+
 def metrics_dir(conf: cfg.ConfigOpts) -> str:
     """Where the processes of a service on one machine keep their counters."""
     return os.path.join(state_dir(conf), "metrics")

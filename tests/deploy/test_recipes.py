@@ -112,6 +112,11 @@ def test_systemd_lets_the_service_write_where_it_has_to(tmp_path: Path) -> None:
     assert writable("--config-file", conf) == f"{tmp_path}/state /srv/fast /srv/cheap"
     conf.write_text("[DEFAULT]\nimage_cache_dir = /srv/cache\n")
     assert writable("--config-file", conf) == f"{tmp_path}/state /srv/cache"
+    conf.write_text(
+        "[DEFAULT]\nenabled_backends = cold:swift\n[glance_store]\ndefault_backend = cold\n"
+        "[cold]\nswift_upload_buffer_dir = /srv/windows\n"
+    )
+    assert writable("--config-file", conf) == f"{tmp_path}/state /srv/windows"
     conf.write_text("[headrace]\naudit_log = /var/log/headrace/audit.log\n")
     assert writable("--config-file", conf) == f"{tmp_path}/state /var/log/headrace"
     conf.write_text("[glance_store]\nfilesystem_store_datadir = /srv/a 100%% $$im\n")

@@ -96,6 +96,12 @@ class Setup:
         return config.image_cache_dir(self.conf)
 
     @property
+    def buffer_dirs(self) -> list[str]:
+        from headrace import config
+
+        return config.buffer_dirs(self.conf)
+
+    @property
     def audit_dir(self) -> str | None:
         from headrace import config
 
@@ -513,7 +519,8 @@ def _systemd(setup: Setup) -> dict[str, str]:
 def _written_to(setup: Setup) -> list[str]:
     maybe = (setup.cache_dir, setup.audit_dir)
     others = [each for each in maybe if each is not None]
-    return [setup.state_dir, *setup.image_dirs, setup.staging_dir, *others]
+    stores = (*setup.image_dirs, setup.staging_dir, *setup.buffer_dirs)
+    return [setup.state_dir, *stores, *others]
 
 
 _VALUES: dict[str, Callable[[Setup], dict[str, str]]] = {
