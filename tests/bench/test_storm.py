@@ -18,7 +18,7 @@ from headrace.client import Connection, Images
 from tests.bench.test_images import impostor
 from tests.client.peer import Request, Wire
 from tests.contract.stores.origin_server import Origin, running
-from tests.needs import require_strace
+from tests.needs import require_command, require_strace
 from tests.several_stores import several_stores
 from tools import strace
 from tools.serving import COMMAND, Serving, environment, serving
@@ -224,6 +224,19 @@ def test_a_service_that_gives_nothing() -> None:
         said = storm(url, "--image", "x", status=1).stderr
     assert "the answer is HTTP/1.1 503 Service Unavailable" in said
     assert said.count("\n") == 1
+
+
+def test_more_clients_than_a_process_may_have_sockets(service: Serving) -> None:
+    done = subprocess.run(
+        [require_command("prlimit"), "--nofile=40:40", COMMAND, "bench", "-t", "BOOT_STORM",
+         "--clients", "100"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=GUARD,
+        env=environment({"HEADRACE_URL": service.url}),
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = "headrace: no socket for each client: Too many open files"
+    assert done.stderr.startswith(said), done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

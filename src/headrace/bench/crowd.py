@@ -113,7 +113,10 @@ class Crowd:
 
     def _socket(self) -> socket.socket:
         """A socket that begins to connect: whoever waits for others to connect reads nothing."""
-        sock = socket.socket(self._family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(self._family, socket.SOCK_STREAM)
+        except OSError as error:  # too many open files
+            raise ClientError(reason=f"no socket for each client: {error.strerror}") from error
         raw.prepare(sock, self._spec.local_buffer, self._spec)
         if self._spec.congestion is None:
             unpace(sock, str(self._address[0]))
