@@ -81,7 +81,7 @@ class Ledger:
 
 
 class Index:
-    """The index in the file ``path``, which is made when it is missing, and anew when it is none.
+    """The index in the file ``path``, made when it is missing, and anew when it is damaged.
 
     Every act has a connection of its own, so that an Index may be used by many threads, and after a
     fork.  Raises StoreUnwritable, here and wherever it is used.
@@ -94,8 +94,9 @@ class Index:
         except sqlite3.OperationalError as error:  # it cannot be opened
             raise errors.StoreUnwritable() from error
         except sqlite3.DatabaseError:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            for name in (path, f"{path}-journal"):  # or what that undoes would be done to the new
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
             with _translated():
                 self._prepare()
 
@@ -120,6 +121,9 @@ class Index:
     def _prepare(self) -> None:
         with self._connected() as connection:
             connection.executescript(_TABLES)
+            (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if said != "ok":
+                raise sqlite3.DatabaseError(said)
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:

@@ -346,6 +346,22 @@ def test_an_index_that_is_none_is_made_anew(directory: Directory) -> None:
     assert fill(again, TWO, SIZE) is Outcome.WHOLE
 
 
+def test_an_index_that_a_power_cut_damaged_is_made_anew(directory: Directory) -> None:
+    """Of which the schema is what it was."""
+    fill(directory, ONE, SIZE)
+    path = Path(directory.path, "cache.db")
+    data = path.read_bytes()
+    page = int.from_bytes(data[16:18], "big")
+    path.write_bytes(data[:page] + b"?" * (len(data) - page))
+    Path(f"{path}-journal").write_bytes(b"of the index that was")
+    again = Directory(directory.path, directory.max_size)
+    assert read(again, ONE, SIZE) == content(ONE, SIZE)
+    assert fill(again, TWO, SIZE) is Outcome.WHOLE
+    again.clean()
+    assert {each.image_id for each in again.cached()} == {ONE, TWO}
+    assert not os.path.exists(f"{path}-journal")
+
+
 def test_a_cache_that_glance_made(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     with contextlib.closing(sqlite3.connect(tmp_path / "cache" / "cache.db")) as index:
