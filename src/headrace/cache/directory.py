@@ -80,7 +80,10 @@ class Entry:
         return self._directory._publish(self, checksum)
 
     def discard(self) -> None:
-        """Let nobody have it, and have those who follow it give up.  Ends it, harmless after."""
+        """Let nobody have it, and have those who follow it give up.  Ends it, harmless after.
+
+        Raises StoreUnwritable.
+        """
         self._directory._discard(self)
 
     def leave(self) -> None:
@@ -313,13 +316,14 @@ class Directory:
     def _discard(self, failed: Entry) -> None:
         if failed.fd < 0:
             return
-        os.fchmod(failed.fd, entry.FAILED)  # those who follow it look at that
         try:
-            with _translated(), self._index.alone() as ledger:
-                if entry.is_at(failed.fd, self._path(failed.image_id, _INCOMPLETE)):
-                    fd, failed.fd = failed.fd, -1
-                    self._drop(failed.image_id, fd)
-                    ledger.release(failed.image_id)
+            with _translated():
+                os.fchmod(failed.fd, entry.FAILED)  # those who follow it look at that
+                with self._index.alone() as ledger:
+                    if entry.is_at(failed.fd, self._path(failed.image_id, _INCOMPLETE)):
+                        fd, failed.fd = failed.fd, -1
+                        self._drop(failed.image_id, fd)
+                        ledger.release(failed.image_id)
         finally:
             failed.leave()
 

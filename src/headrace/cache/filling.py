@@ -107,7 +107,6 @@ class Fill:
             outcome = self._run()
         except errors.ServiceStops:
             outcome = Outcome.LEFT
-            self._entry.leave()
         except errors.ImageGone as error:
             outcome = Outcome.REMOVED
             self.failure = error
@@ -135,15 +134,17 @@ class Fill:
         _log.warning("image %s could not be cached: %s", self._entry.image_id, error)
 
     def _end(self, outcome: Outcome) -> None:
-        useless = outcome is not Outcome.BROKEN or isinstance(self.failure, _USELESS)
         try:
-            if self._keep and not useless:
+            if outcome is Outcome.LEFT or (outcome is Outcome.BROKEN and self._is_worth_keeping()):
                 self._entry.leave()
             self._entry.discard()
         except errors.Error as error:
             self._warn(error)
         if self._ended is not None:
             self._ended(self._brought, outcome)
+
+    def _is_worth_keeping(self) -> bool:
+        return self._keep and not isinstance(self.failure, _USELESS)
 
     def _bring(self) -> None:
         """Have all of it land; raises ServiceStops, ImageGone and what its origin and disk do."""

@@ -178,3 +178,15 @@ def test_a_plain_socket_is_spliced(directory: Directory) -> None:
         assert Fill(begin(directory, ONE, SIZE), EXPECTED, fetch).run() is Outcome.WHOLE
         assert counters().bytes[How.SPLICE] - before == SIZE
         sender.join()
+
+
+def test_it_ends_on_a_disk_that_takes_nothing_any_more(directory: Directory) -> None:
+    """Not even a mode."""
+    told: list[tuple[int, Outcome]] = []
+    entry = begin(directory, ONE, SIZE)
+    refusing = os.open(os.path.join(directory.path, "incomplete", ONE), os.O_PATH)
+    os.dup2(refusing, entry.fd)  # fchmod and write say EBADF of such a descriptor
+    os.close(refusing)
+    fill = Fill(entry, EXPECTED, bringing(DATA), ended=lambda *end: told.append(end))
+    assert fill.run() is Outcome.BROKEN
+    assert told == [(0, Outcome.BROKEN)]
