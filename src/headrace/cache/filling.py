@@ -7,7 +7,7 @@ again from where it is; so is what a dead filler has left.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 
 from headrace import errors
@@ -171,12 +171,11 @@ class Fill:
 
         left = self._entry.size - landed
         try:
-            with self._fetch(landed) as pieces:
+            with self._fetch(landed) as pieces, self._cuttable():
                 sink = FileSink(self._entry.fd, landed)
                 moved = pump_all(self._watched(pieces), sink, limit=left, progress=progress)
         finally:
             self._brought += self._entry.landed - landed
-            self._watch(None)
         if moved.bytes < left:
             raise errors.PeerGone(moved=moved.bytes)
 
@@ -195,6 +194,14 @@ class Fill:
             raise errors.ServiceStops()
         if not self._entry.wanted:
             raise errors.ImageGone(image_id=self._entry.image_id)
+
+    @contextmanager
+    def _cuttable(self) -> Iterator[None]:
+        """While ``stop`` may cut a stream: it is closed after."""
+        try:
+            yield
+        finally:
+            self._watch(None)
 
     def _watched(self, pieces: Iterable[Source]) -> Iterator[Source]:
         for piece in pieces:

@@ -190,3 +190,29 @@ def test_it_ends_on_a_disk_that_takes_nothing_any_more(directory: Directory) -> 
     fill = Fill(entry, EXPECTED, bringing(DATA), ended=lambda *end: told.append(end))
     assert fill.run() is Outcome.BROKEN
     assert told == [(0, Outcome.BROKEN)]
+
+
+def test_a_stop_cuts_no_connection_of_others(directory: Directory) -> None:
+    """The descriptor of a socket that was brought from is soon another's."""
+    mine, yours = socket.socketpair()
+    fd = os.dup(mine.fileno())
+
+    @contextlib.contextmanager
+    def fetch(_: int) -> Iterator[Iterable[Source]]:
+        here, there = socket.socketpair()
+        os.dup2(here.fileno(), fd)
+        here.close()
+        with there:
+            there.sendall(DATA[: 10 * KIB])
+        try:
+            yield [Stream(fd, SIZE)]
+        finally:
+            os.dup2(mine.fileno(), fd)
+            fill.stop()
+
+    with mine, yours:
+        fill = Fill(begin(directory, ONE, SIZE), EXPECTED, fetch)
+        assert fill.run() is Outcome.LEFT
+        yours.sendall(b"still here")
+        assert mine.recv(100) == b"still here"
+    os.close(fd)
