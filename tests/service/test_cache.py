@@ -443,9 +443,16 @@ def test_a_directory_that_cannot_be_written_to_is_told(
     shutil.rmtree(directory)
     if what == "a file":
         directory.touch()
-    for act in (service.cached.list, service.cached.clean, service.cached.prune):
+    contents = service.cached
+    acts: list[Callable[[], object]] = [
+        lambda: contents.list(ADMIN),
+        lambda: contents.clear(ADMIN, Part.CACHE),
+        lambda: contents.clean(ADMIN),
+        lambda: contents.prune(ADMIN),
+    ]
+    for act in acts:
         with pytest.raises(errors.StoreUnwritable):
-            act(ADMIN)
+            act()
     with pytest.raises(errors.StoreUnwritable):
         service.cached.queue(ADMIN, image_id)
     assert download(service, image_id) == DATA

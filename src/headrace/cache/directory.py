@@ -222,7 +222,8 @@ class Directory:
 
     def clear(self) -> int:
         """Remove all images; how many there were.  Raises StoreUnwritable."""
-        names = {held.name for held in (*self._held(), *self._held(_INCOMPLETE))}
+        with _translated():
+            names = {held.name for held in (*self._held(), *self._held(_INCOMPLETE))}
         return sum(map(self.delete, names))
 
     def prune(self) -> tuple[int, int]:
