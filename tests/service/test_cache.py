@@ -31,6 +31,7 @@ from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.http import HttpStore
 from headrace.stores.origin import Origins
 from headrace.stores.registry import Label, Registry
+from headrace.transfer.extent import Extent
 from headrace.transfer.growing import Growing
 from tests.contract.stores.origin_server import Origin, running
 from tests.service.callers import OWNER, STRANGER
@@ -186,6 +187,42 @@ def test_what_has_landed_is_sent_while_the_rest_is_on_its_way(
         data.close()
     filled(service, image_id)
     assert len(origin.asked) == 1
+
+
+@contextlib.contextmanager
+def no_more_threads() -> Iterator[None]:
+    """Meanwhile none can begin: there is not as much memory as it would have."""
+    before = threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+def test_a_fill_that_cannot_begin_leaves_nothing(
+    service: Service, origin: Origin, tmp_path: Path
+) -> None:
+    image = service.images.show(ADMIN, remote(service, origin))
+    (tmp_path / "data").write_bytes(DATA)
+    with no_more_threads(), pytest.raises(RuntimeError, match="thread"):
+        cache(service).fill(image, lambda: Extent(os.open(tmp_path / "data", 0), 0, len(DATA)))
+    assert cache(service).active() == []
+    assert cache(service).directory.used() == 0
+
+
+def test_a_fill_that_cannot_be_gone_on_with_now_is_so_later(
+    service: Service, origin: Origin
+) -> None:
+    image_id = remote(service, origin)
+    entry = cache(service).directory.begin(image_id, len(DATA))
+    assert entry is not None
+    entry.leave()
+    _, data = service.content.download(ADMIN, image_id)
+    assert data is not None
+    with contextlib.closing(data):
+        with no_more_threads(), pytest.raises(RuntimeError, match="thread"):
+            data.read(1)
+        assert data.read() == DATA
 
 
 def test_the_last_byte_waits_for_the_hash(service: Service, origin: Origin) -> None:

@@ -128,14 +128,23 @@ class Cache:
                 checksum=image.checksum,
                 ended=lambda brought, outcome: self._end(fill, origin, brought, outcome),
             )
-            with self._lock:
+            with self._lock:  # its end waits for that
+                fill.start()
                 self._fills.add(fill)
-            fill.start()
         except BaseException:
             origin.close()
+            if entry.landed:
+                entry.leave()
             entry.discard()
             raise
         return fill
+
+    def holds(self, image: Image) -> bool:
+        """Whether the image is in the cache, whole."""
+        found = self.directory.open(image.id, image.size or 0)
+        if found is not None:
+            found.close()
+        return found is not None
 
     def evict(self, image_id: str) -> None:
         """Forget an image that was deleted."""
@@ -239,14 +248,15 @@ class Cache:
             except errors.Error as error:
                 _log.warning("the caching of image %s does not go on: %s", image.id, error)
             finally:
-                self._reviving.discard(image.id)
+                with self._lock:
+                    self._reviving.discard(image.id)
 
         def revive() -> None:
             with self._lock:
                 if image.id in self._reviving or self.stopping:
                     return
+                threading.Thread(target=go_on, name="cache-revive", daemon=True).start()
                 self._reviving.add(image.id)
-            threading.Thread(target=go_on, name="cache-revive", daemon=True).start()
 
         return revive
 
