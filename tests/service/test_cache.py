@@ -425,6 +425,50 @@ def test_what_cannot_be_fetched_is_not_tried_for_ever(service: Service, origin: 
     service.cached.queue(ADMIN, image_id)
     wait(lambda: not service.cached.list(ADMIN).queued)
     assert len(origin.asked) == 1
+    with service.database.write() as connection:
+        connection.execute(sa.update(schema.image_locations).values(value="rbd://in/no/store/here"))
+    service.cached.queue(ADMIN, image_id)
+    wait(lambda: not service.cached.list(ADMIN).queued)
+
+
+def test_what_is_away_stays_queued(service: Service, origin: Origin) -> None:
+    """A store that does not answer, or another process that fetches it and may die."""
+    away, other, elsewhere = (remote(service, origin) for _ in range(3))
+    origin.statuses["/0"] = 503
+    entry = cache(service).directory.begin(elsewhere, len(DATA))
+    assert entry is not None
+    for each in (away, elsewhere, other):
+        service.cached.queue(ADMIN, each)
+    wait(lambda: other not in service.cached.list(ADMIN).queued)
+    assert in_cache(service, other)
+    assert set(service.cached.list(ADMIN).queued) == {away, elsewhere}
+    del origin.statuses["/0"]
+    entry.leave()
+    service.cached.queue(ADMIN, away)
+    wait(lambda: not service.cached.list(ADMIN).queued)
+    assert in_cache(service, away)
+    assert in_cache(service, elsewhere)
+
+
+def test_what_a_dead_process_left_is_not_lost_by_a_store_that_is_away(
+    service: Service, origin: Origin
+) -> None:
+    image_id = remote(service, origin)
+    entry = cache(service).directory.begin(image_id, len(DATA))
+    assert entry is not None
+    os.write(entry.fd, DATA[:MIB])
+    entry.leave()
+    origin.statuses["/0"] = 503
+    service.cached.queue(ADMIN, image_id)
+    wait(lambda: origin.asked)
+    del origin.statuses["/0"]
+
+    def settled_now() -> bool:
+        service.cached.queue(ADMIN, image_id)
+        return in_cache(service, image_id)
+
+    wait(settled_now)
+    assert origin.asked[-1][2]["Range"] == f"bytes={MIB}-{len(DATA) - 1}"
 
 
 def test_only_active_images_are_queued(service: Service) -> None:

@@ -134,7 +134,7 @@ class Cache:
         except BaseException:
             origin.close()
             if entry.landed:
-                entry.leave()
+                entry.leave()  # what a dead filler brought is good for another attempt
             entry.discard()
             raise
         return fill
