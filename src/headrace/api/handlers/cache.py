@@ -7,6 +7,7 @@ from headrace import errors
 from headrace.api.requests import refuse_body
 from headrace.cache.index import Cached
 from headrace.service.cache_contents import LEGACY, CacheContents, Part
+from headrace.service.context import Context
 
 _TARGET = "x-image-cache-clear-target"
 _NOTHING = "text/plain"  # clients parse what is said to be JSON, and there is nothing
@@ -36,14 +37,12 @@ class CacheHandler(_Handler):
     """All that is cached or queued."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        refuse_body(req)
-        found = self._contents.list(req.context.caller)
+        found = self._contents.list(_caller(req))
         cached = list(map(_render, found.cached))
         resp.data = msgspec.json.encode({"cached_images": cached, "queued_images": found.queued})
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
-        refuse_body(req)
-        self._contents.clear(req.context.caller, _part(req))
+        self._contents.clear(_caller(req), _part(req))
         resp.status = falcon.HTTP_204
 
 
@@ -51,14 +50,12 @@ class CachedImageHandler(_Handler):
     """One image in the cache."""
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
-        refuse_body(req)
-        self._contents.queue(req.context.caller, image_id)
+        self._contents.queue(_caller(req), image_id)
         resp.status = falcon.HTTP_202
         resp.content_type = _NOTHING
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
-        refuse_body(req)
-        self._contents.delete(req.context.caller, image_id)
+        self._contents.delete(_caller(req), image_id)
         resp.status = falcon.HTTP_204
 
 
@@ -66,16 +63,14 @@ class NodesHandler(_Handler):
     """The nodes that have cached an image."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
-        refuse_body(req)
-        self._contents.nodes(req.context.caller, image_id)
+        self._contents.nodes(_caller(req), image_id)
 
 
 class CleanHandler(_Handler):
     """Removal of what is of no use."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        refuse_body(req)
-        self._contents.clean(req.context.caller)
+        self._contents.clean(_caller(req))
         resp.content_type = _NOTHING
 
 
@@ -83,8 +78,7 @@ class PruneHandler(_Handler):
     """Removal of what is too much."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        refuse_body(req)
-        images, size = self._contents.prune(req.context.caller)
+        images, size = self._contents.prune(_caller(req))
         told = {"total_files_pruned": images, "total_bytes_pruned": size}
         resp.data = msgspec.json.encode(told)
 
@@ -93,13 +87,11 @@ class LegacyCacheHandler(_Handler):
     """All that is cached."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        refuse_body(req)
-        found = self._contents.list(req.context.caller, LEGACY)
+        found = self._contents.list(_caller(req), LEGACY)
         resp.data = msgspec.json.encode({"cached_images": list(map(_render, found.cached))})
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
-        refuse_body(req)
-        number = self._contents.clear(req.context.caller, Part.CACHE, LEGACY)
+        number = self._contents.clear(_caller(req), Part.CACHE, LEGACY)
         resp.data = msgspec.json.encode({"num_deleted": number})
 
 
@@ -107,8 +99,7 @@ class LegacyCachedImageHandler(_Handler):
     """One image in the cache."""
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
-        refuse_body(req)
-        self._contents.delete(req.context.caller, image_id, LEGACY)
+        self._contents.delete(_caller(req), image_id, LEGACY)
         resp.data = b"null"
 
 
@@ -116,13 +107,11 @@ class LegacyQueueHandler(_Handler):
     """All that is queued."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        refuse_body(req)
-        found = self._contents.list(req.context.caller, LEGACY)
+        found = self._contents.list(_caller(req), LEGACY)
         resp.data = msgspec.json.encode({"queued_images": found.queued})
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
-        refuse_body(req)
-        number = self._contents.clear(req.context.caller, Part.QUEUE, LEGACY)
+        number = self._contents.clear(_caller(req), Part.QUEUE, LEGACY)
         resp.data = msgspec.json.encode({"num_deleted": number})
 
 
@@ -130,14 +119,19 @@ class LegacyQueuedImageHandler(_Handler):
     """One image in the queue."""
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
-        refuse_body(req)
-        self._contents.queue(req.context.caller, image_id, LEGACY)
+        self._contents.queue(_caller(req), image_id, LEGACY)
         resp.data = b"null"
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, image_id: str) -> None:
-        refuse_body(req)
-        self._contents.unqueue(req.context.caller, image_id, LEGACY)
+        self._contents.unqueue(_caller(req), image_id, LEGACY)
         resp.data = b"null"
+
+
+def _caller(req: falcon.Request) -> Context:
+    """Who asks; raises BadRequest where there is a body, which nothing here takes."""
+    refuse_body(req)
+    caller: Context = req.context.caller
+    return caller
 
 
 def _render(cached: Cached) -> dict[str, object]:
