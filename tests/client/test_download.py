@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 import stat
 import threading
@@ -306,6 +307,23 @@ def test_an_image_without_data_is_an_error(tmp_path: Path) -> None:
         pytest.raises(errors.ClientError, match="has no data"),
     ):
         fetch(found.url, tmp_path / "image", record(size=None, checksum=None, os_hash_algo=None))
+    assert names(tmp_path) == []
+
+
+def test_a_body_without_end_ends_with_the_image(tmp_path: Path) -> None:
+    """It fills no disk, and is not taken for the image, whatever its start is."""
+
+    def without_end(wire: Wire) -> None:
+        position(wire)
+        wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for block in itertools.chain([DATA], itertools.repeat(bytes(MIB), 64)):
+                wire.send(b"%x\r\n%s\r\n" % (len(block), block))
+
+    seen: list[int] = []
+    with peer(without_end) as found, pytest.raises(errors.DataCorrupt, match="more than"):
+        fetch(found.url, tmp_path / "image", record(), progress=seen.append)
+    assert seen[-1] == len(DATA)
     assert names(tmp_path) == []
 
 

@@ -110,7 +110,7 @@ class Fill:
         except errors.ImageGone as error:
             outcome = Outcome.REMOVED
             self.failure = error
-        except (errors.DataCorrupt, errors.ImageTooLarge) as error:
+        except errors.DataCorrupt as error:
             outcome = Outcome.WRONG
             self._warn(error)
         except errors.Error as error:
@@ -164,7 +164,7 @@ class Fill:
         self._check()
 
     def _attempt(self, landed: int) -> None:
-        """Bring all the rest; raises PeerGone when that was not all."""
+        """Bring all the rest; raises PeerGone when there was not as much, DataCorrupt of more."""
 
         def progress(moved: int) -> None:
             self._advance(landed + moved)
@@ -174,6 +174,8 @@ class Fill:
             with self._fetch(landed) as pieces, self._cuttable():
                 sink = FileSink(self._entry.fd, landed)
                 moved = pump_all(self._watched(pieces), sink, limit=left, progress=progress)
+        except errors.ImageTooLarge as error:
+            raise errors.DataCorrupt(f"more than its {self._entry.size} bytes came") from error
         finally:
             self._brought += self._entry.landed - landed
         if moved.bytes < left:

@@ -145,8 +145,8 @@ def arriving(
 ) -> Iterator[Iterable[Source]]:
     """The data from ``position`` on, piece by piece, while the context lasts.
 
-    Raises NoRanges when only all of it is to be had, ClientError when what is sent cannot be it,
-    and what the service answers.
+    Raises NoRanges when only all of it is to be had, ClientError when what is sent cannot be it
+    (DataCorrupt when that is seen at its end), and what the service answers.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -154,7 +154,7 @@ def arriving(
                 lambda: stack.enter_context(_asked(connection, expected, position))
             )
             _check(response, expected, position)
-            yield _pieces(connection, response, sock)
+            yield _pieces(connection, response, sock, expected, position)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise connection.failed(error) from error
@@ -275,11 +275,20 @@ def _check(response: http.client.HTTPResponse, expected: Expected, position: int
 
 
 def _pieces(
-    connection: Connection, response: http.client.HTTPResponse, sock: socket.socket
+    connection: Connection,
+    response: http.client.HTTPResponse,
+    sock: socket.socket,
+    expected: Expected,
+    position: int,
 ) -> Iterator[Source]:
-    """The body: what http.client has read ahead with the head, then the socket itself."""
+    """The body: what http.client has read ahead with the head, then the socket itself.
+
+    Raises DataCorrupt after the image's last byte if there is more.
+    """
     if connection.encrypted or response.length is None:
-        yield Reader(_Body(response))
+        yield Reader(_Body(response), None if expected.size is None else expected.size - position)
+        if response.read(1):  # of a body that did not say how long it is
+            raise DataCorrupt(f"the service sends more than the {expected.size} bytes of the image")
         return
     ahead, left = split_body(response)
     yield ahead

@@ -96,6 +96,7 @@ def test_wrong_bytes_never_become_an_entry(directory: Directory, flaw: str) -> N
     wrong = DATA + b"x" if flaw == "a byte more" else DATA[:-1] + bytes([DATA[-1] ^ 1])
     fill = Fill(begin(directory, ONE, SIZE), EXPECTED, bringing(wrong))
     assert fill.run() is Outcome.WRONG
+    assert isinstance(fill.failure, errors.DataCorrupt)
     assert read(directory, ONE, SIZE) is None
     assert lies_in(directory) == set()
 
