@@ -239,20 +239,22 @@ def test_it_leaves_by_sendfile_while_it_grows(directory: Path, data: bytes, fill
 
 
 def test_one_look_serves_all(directory: Path, data: bytes, fill: Fill) -> None:
-    """Waiting costs what one waiting costs."""
+    """Waiting costs what one waiting costs: a loop looks once a turn, however many wait."""
+    trace = directory / "trace"
+    words = [require_strace(), "-f", "-qq", "-y", "-o", str(trace)]
+    calls = "trace=fstat,newfstatat,epoll_wait,epoll_pwait"
 
-    def looks(count: int) -> int:
-        trace = directory / f"looks{count}"
-        words = [require_strace(), "-f", "-qq", "-y", "-e", "trace=fstat,newfstatat"]
-        with (
-            embedded(directory, "threads=2", under=[*words, "-o", str(trace)]) as server,
-            begun(server, [TARGET] * count),
-        ):
-            time.sleep(0.3)  # what comes before is over
-            before = trace.read_text().count("/entry>")
-            time.sleep(0.5)
-            return trace.read_text().count("/entry>") - before
+    def counted() -> tuple[int, int]:
+        """Looks at the file, and waits of which each ends a loop's turn."""
+        text = trace.read_text()
+        return text.count("/entry>"), text.count("epoll_wait(") + text.count("epoll_pwait(")
 
-    one, many = looks(1), looks(CLIENTS)
-    assert one > 10
-    assert many < 8 * one, "each of two loops looks for all of its own"
+    with (
+        embedded(directory, "threads=2", under=[*words, "-e", calls]) as server,
+        begun(server, [TARGET] * CLIENTS),
+    ):
+        wait_until(lambda: links(server, directory / "entry") == 1)
+        begun_looks, begun_waits = counted()
+        wait_until(lambda: counted()[0] > begun_looks + 50)
+        looks, waits = counted()
+    assert looks - begun_looks < 2 * (waits - begun_waits)
