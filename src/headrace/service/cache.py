@@ -235,9 +235,9 @@ class Cache:
 
     def _end(self, fill: Fill, origin: "_Origin", brought: int, outcome: Outcome) -> None:
         origin.close()
+        self._ended(brought, outcome)
         with self._lock:
             self._fills.discard(fill)
-        self._ended(brought, outcome)
 
     def _reviver(self, image: Image, ask: Ask) -> Callable[[], None]:
         """A function that has the fill of a process that died gone on with, in the background."""
