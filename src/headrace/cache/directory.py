@@ -29,6 +29,7 @@ from headrace.cache.index import Cached, Index, Ledger
 from headrace.model import IMAGE_ID
 from headrace.transfer.allocation import allocate
 from headrace.transfer.extent import Extent
+from headrace.transfer.writeback import sync_directory
 
 INDEX = "cache.db"
 _INCOMPLETE, _INVALID, _QUEUE = "incomplete", "invalid", "queue"
@@ -311,7 +312,7 @@ class Directory:
                 done.leave()  # our lock keeps readers away
                 ledger.release(done.image_id)
                 ledger.note(_described(held, 0, checksum))
-            _sync(self.path)
+            sync_directory(self.path)
         return True
 
     def _discard(self, failed: Entry) -> None:
@@ -528,14 +529,6 @@ def _umask() -> int:
     with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         fields = dict(line.split(":", 1) for line in status)
     return int(fields["Umask"], 8)
-
-
-def _sync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

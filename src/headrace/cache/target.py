@@ -15,6 +15,7 @@ from pathlib import Path
 from headrace.errors import ClientError, StoreFull, StoreUnwritable, TransferError, UsageError
 from headrace.transfer.engine import FileSink, pump
 from headrace.transfer.extent import Extent
+from headrace.transfer.writeback import sync_directory
 
 LINK = "hard link"
 
@@ -59,7 +60,7 @@ def deliver(source: Extent, target: Path, *, replace: bool = False, link: bool =
                 os.fchmod(fd, stat.S_IMODE(target.stat().st_mode))
             os.fsync(fd)
             _name(f"/proc/self/fd/{fd}" if part is None else str(part), target, replace=replace)
-        _sync(target.parent)
+        sync_directory(target.parent)
     except FileExistsError:
         raise _exists(target) from None
     except OSError as error:
@@ -79,7 +80,7 @@ def _link(fd: int, target: Path, *, replace: bool) -> bool:
         if error.errno in _NOT_LINKED:
             return False
         raise
-    _sync(target.parent)
+    sync_directory(target.parent)
     return True
 
 
@@ -129,11 +130,3 @@ def _part(directory: Path) -> Path:
 
 def _exists(target: Path) -> UsageError:
     return UsageError(reason=f"{target} is there already; --force replaces it")
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from headrace.errors import ClientError, DataCorrupt
+from headrace.transfer.writeback import sync_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Partial:
             os.fsync(self.fd)
             os.rename(self._path, target)
             self._path = None
-            _sync_directory(target.parent)
+            sync_directory(target.parent)
         except OSError as error:
             raise ClientError(reason=f"cannot write {target}: {error.strerror}") from error
 
@@ -139,11 +140,3 @@ def _lock(fd: int) -> bool:
     status = os.fstat(fd)
     mine = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
     return mine and status.st_nlink == 1
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -22,6 +22,7 @@ from typing import TypeVar
 import bcrypt
 
 from headrace.errors import ConfigurationError, UserExists, UserNotFound
+from headrace.transfer.writeback import sync_directory
 
 ROLES = ("admin", "member", "reader", "service")
 COST = 10
@@ -310,14 +311,6 @@ def _replace(path: str, text: str) -> None:
         except BaseException:
             os.unlink(new)
             raise
-        _sync(directory)
+        sync_directory(directory)
     except OSError as error:
         raise ConfigurationError(reason=f"{path}: {error.strerror}") from error
-
-
-def _sync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,6 +1,7 @@
-"""Writing a file back while it still grows, so that the fsync at its end has little to wait for."""
+"""To the disk: files while they still grow, so that an fsync has little to wait for, and names."""
 
 import functools
+import os
 from collections.abc import Callable
 
 _SYNC_FILE_RANGE_WRITE = 2  # start, do not wait: linux/fs.h
@@ -13,6 +14,15 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     """
     if call := _sync_file_range():
         call(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Have the names in a directory on the disk, as fsync has a file's data.  Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @functools.cache
