@@ -298,6 +298,8 @@ def test_a_disk_is_converted_once(
         (image_id, None), (image_id, "raw"),
     }  # fmt: skip
     assert downloads(server, image_id) == 1
+    made = entry_id(image_id, "raw")
+    assert host("fetch", made, "--offline").status == 1, "no image has this id"
     assert host("fetched", "delete", image_id).status == 0
     assert host("fetched", "list").out == ""
 

@@ -120,6 +120,8 @@ class HostCache:
     def held(self, image_id: str) -> Iterator[Kept | None]:
         """The data of an image that is in the cache, without asking anybody; None if it is not."""
         record = self._records.read(image_id) if is_image_id(image_id) else None
+        if record is not None and record.converted_to is not None:
+            record = None  # the id is an entry's, and no image's
         extent = None if record is None else self._open(image_id, record)
         if record is None or extent is None:
             yield None
