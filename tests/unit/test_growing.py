@@ -10,7 +10,7 @@ from threading import Timer
 import pytest
 
 from headrace import errors
-from headrace.transfer.growing import WHOLE, Fill, Growing
+from headrace.transfer.growing import WHOLE, Growing, Standing
 from tests import fills
 
 CONTENT = bytes(range(256)) * 4
@@ -46,19 +46,19 @@ def opened(path: Path, fill: fills.Fill) -> Iterator[Opener]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "fill"),
+    ("mode", "standing"),
     [
-        (0o100600, Fill.UNDER_WAY),
-        (0o100640, Fill.UNDER_WAY),
-        (0o100200, Fill.UNDER_WAY),
-        (0o100400, Fill.VERIFIED),
-        (0o100440, Fill.VERIFIED),
-        (0o100000, Fill.FAILED),
-        (0o100044, Fill.FAILED),
+        (0o100600, Standing.UNDER_WAY),
+        (0o100640, Standing.UNDER_WAY),
+        (0o100200, Standing.UNDER_WAY),
+        (0o100400, Standing.VERIFIED),
+        (0o100440, Standing.VERIFIED),
+        (0o100000, Standing.FAILED),
+        (0o100044, Standing.FAILED),
     ],
 )
-def test_the_mode_says_how_a_fill_stands(mode: int, fill: Fill) -> None:
-    assert Fill.of(mode) is fill
+def test_the_mode_says_how_a_fill_stands(mode: int, standing: Standing) -> None:
+    assert Standing.of(mode) is standing
 
 
 def test_what_has_landed_may_be_sent(opened: Opener, fill: fills.Fill) -> None:

@@ -26,8 +26,7 @@ from headrace.model import Status, is_image_id
 from headrace.transfer.digest import Follower
 from headrace.transfer.engine import Progress
 from headrace.transfer.extent import Extent
-from headrace.transfer.growing import WHOLE, Growing
-from headrace.transfer.growing import Fill as Standing
+from headrace.transfer.growing import WHOLE, Growing, Standing
 
 _STARTS = 3
 _LOOK = 0.05  # seconds between two looks at what another process does

@@ -27,7 +27,7 @@ _PROBE = 0.1  # seconds between two looks at whether anybody fills
 Revive = Callable[[], None]
 
 
-class Fill(Enum):
+class Standing(Enum):
     """How a fill stands, as its file's mode has it."""
 
     UNDER_WAY = auto()  # the owner may write
@@ -35,7 +35,7 @@ class Fill(Enum):
     VERIFIED = auto()  # the owner may only read
 
     @classmethod
-    def of(cls, mode: int) -> "Fill":
+    def of(cls, mode: int) -> "Standing":
         """That of a file with such an ``st_mode``."""
         if mode & stat.S_IWUSR:
             return cls.UNDER_WAY
@@ -80,12 +80,12 @@ class Growing(Extent):
         if not self.grows:
             return WHOLE
         status = os.fstat(self.fileno())
-        fill, landed = Fill.of(status.st_mode), status.st_size
-        if fill is Fill.FAILED:
+        standing, landed = Standing.of(status.st_mode), status.st_size
+        if standing is Standing.FAILED:
             raise self._failed("it was given up")
-        if landed < (self._landed if fill is Fill.UNDER_WAY else self._size):
+        if landed < (self._landed if standing is Standing.UNDER_WAY else self._size):
             raise self._failed(f"its file has only {landed} bytes")
-        if fill is Fill.VERIFIED:
+        if standing is Standing.VERIFIED:
             self.grows = False
             return WHOLE
         if landed > self._landed:
