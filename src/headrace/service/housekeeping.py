@@ -113,8 +113,6 @@ class Housekeeping:
         if dead and self._stores_answer():
             for lease in dead:
                 self._take_back(lease, now)
-        if removed := self._staging.sweep():
-            _log.info("removed %d leftovers of what was staged", removed)
         tasks.forget(self._database, now)
         left = rows.undeleted_data(self._database, alive_since)
         if self._scrub_time is not None:
@@ -122,6 +120,8 @@ class Housekeeping:
         for image_id, locations in left.items():
             if self._images.delete_data(image_id, locations) and self._note is not None:
                 self._note("delete/data", image_id)
+        if removed := self._staging.sweep():
+            _log.info("removed %d leftovers of what was staged", removed)
 
     def beat(self) -> None:
         """Say that the uploads of this process are alive."""
@@ -136,7 +136,7 @@ class Housekeeping:
         imports.beat(self._database, self._jobs.active(), now)
 
     def _sweep_store(self, store: Store) -> None:
-        """Have a store sweep; one that is away keeps nothing else from being done."""
+        """Have a store sweep; one that cannot keeps nothing else from being done."""
         try:
             removed = store.sweep()
         except errors.Error as error:

@@ -286,7 +286,7 @@ class FilesystemStore:
     def sweep(self) -> int:
         if not self.writable:
             return 0
-        with os.scandir(self.datadir) as entries:
+        with _translated(), os.scandir(self.datadir) as entries:
             parts = [entry.path for entry in entries if _PART.fullmatch(entry.name)]
         return sum(_sweep(part) for part in parts)
 
