@@ -115,6 +115,7 @@ def test_what_was_handed_to_a_front_stays_for_a_while(directory: Directory) -> N
         hand_over(directory, handing)
     handing.let_go()
     assert smaller.prune() == (0, 0)
+    handing.let_go(everything=True)  # or its descriptor would outlast the test
 
 
 def test_what_was_handed_over_goes_when_it_must_have_been_opened(directory: Directory) -> None:
