@@ -37,7 +37,6 @@ TOKEN = "x-amz-meta-headrace-upload"
 _TRIES = 4
 # What may have happened on the way.
 _AGAIN = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"})
-_MOST = 16 << 20  # bytes of an answer that is no data; a page of a list has 1000 entries
 _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _AMAZON = re.compile(r"s3(?:[.-](?:dualstack[.])?([a-z0-9-]+))?[.]amazonaws[.]com(?:[.]cn)?")
 
@@ -203,13 +202,13 @@ class Bucket:
         for pause in self._pauses:
             try:
                 fetched = self._send("GET", key, {}, headers, b"", None)
-            except (OSError, http.client.HTTPException) as error:
-                said = type(error).__name__
-            else:
                 if fetched.response.status == (200 if byte_range is None else 206):
                     return fetched
                 with contextlib.closing(fetched):
                     reply = _read(fetched)
+            except (OSError, http.client.HTTPException) as error:
+                said = type(error).__name__
+            else:
                 if reply.code == "NoSuchKey" or self.is_to_be_made(reply):
                     raise errors.NotFound()
                 if not reply.again:
@@ -345,5 +344,5 @@ def _through(
 
 def _read(fetched: Fetched) -> Reply:
     response = fetched.response
-    body = response.read(_MOST)
-    return Reply(response.status, cast(Mapping[str, str], response.headers), body)
+    headers = cast(Mapping[str, str], response.headers)
+    return Reply(response.status, headers, wire.whole(response))

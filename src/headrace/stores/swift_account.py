@@ -29,7 +29,6 @@ from headrace.transfer.extent import Extent
 _CONTINUED = re.compile(rb"HTTP/1\.[01] 100[ \r]")
 _PATIENCE = 5.0  # seconds
 _LONGEST_HEAD = 65536
-_LONGEST_TEXT = 16 << 20  # of a listing: 10,000 names of 1024 bytes, or a manifest of 8 MiB
 _PAGE = 10_000  # names; Swift gives no more at a time by default
 
 
@@ -128,7 +127,7 @@ class Account:
         with contextlib.closing(self.fetch(method, path, query, headers, body, watched)) as fetched:
             response = fetched.response
             try:
-                text = response.read(_LONGEST_TEXT)
+                text = wire.whole(response)
             except (OSError, http.client.HTTPException) as error:
                 raise self._away(error) from None
             return Answer(response.status, response.headers, text)

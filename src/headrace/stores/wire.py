@@ -1,9 +1,10 @@
 """What stores have in common that are reached over the network: whom they trust, how requests are
-cut short, the digest of a part.
+cut short, answers read whole, the digest of a part.
 """
 
 import contextlib
 import hashlib
+import http.client
 import os
 import socket
 import ssl
@@ -14,6 +15,7 @@ from headrace import errors
 from headrace.transfer import engine
 
 _BUFFER = 256 << 10
+_LONGEST_ANSWER = 16 << 20  # bytes: of 10,000 names of 1024 each, or a manifest of 8 MiB
 _GRACE = 5.0  # seconds
 
 
@@ -81,6 +83,14 @@ def trust(what: str, cafile: str | None, *, insecure: bool = False) -> ssl.SSLCo
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def whole(response: http.client.HTTPResponse) -> bytes:
+    """The body of an answer that is no data; raises OSError, HTTPException when it breaks off."""
+    body = response.read(_LONGEST_ANSWER)
+    if response.length:  # which http.client leaves to who asked for so many bytes
+        raise http.client.IncompleteRead(body, response.length)
+    return body
 
 
 def digest(algorithm: str, fd: int, offset: int, length: int) -> str:

@@ -220,6 +220,31 @@ def test_a_read_that_breaks_is_not_gone_on_with_in_another_object(
         assert data.sent <= MIB
 
 
+def test_a_refusal_that_breaks_off_is_asked_for_again(
+    new_store: NewStore, meddler: Meddler
+) -> None:
+    store = new_store(through=meddler.url)
+    put(store, b"there is a bucket", OTHER_ID)
+    missing = store.url(IMAGE_ID)
+    meddler.faults.append(Fault("GET", IMAGE_ID, cut_answer=1))
+    with pytest.raises(errors.NotFound):
+        store.open(missing)
+    meddler.faults.append(Fault("GET", IMAGE_ID, times=99, cut_answer=1))
+    with pytest.raises(errors.ServiceUnavailable):
+        store.open(missing)
+
+
+def test_a_list_that_breaks_off_is_no_shorter_list(new_store: NewStore, meddler: Meddler) -> None:
+    store = new_store(through=meddler.url)
+    put(store, b"data")
+    fault = Fault("GET", "list-type=", cut_answer=300)
+    meddler.faults.append(fault)
+    assert list(store.held()) == [IMAGE_ID]
+    fault.times = 99
+    with pytest.raises(errors.ServiceUnavailable):
+        list(store.held())
+
+
 def test_a_service_that_is_killed_and_comes_back(
     swift: Swift, s3_address: None, datadir: Path
 ) -> None:

@@ -130,6 +130,19 @@ def test_a_swift_that_refuses_is_no_image_that_is_missing(
     assert get(store, url) == CONTENT
 
 
+def test_a_list_that_breaks_off_is_no_shorter_list(store: SwiftStore, meddler: Meddler) -> None:
+    """Nor is it a defect of ours, after which an image would stay in saving."""
+    url = put(store, CONTENT)
+    for part, act in (
+        ("?format=json", lambda: list(store.held())),
+        ("?multipart-manifest=get", lambda: store.delete(url)),
+    ):
+        meddler.faults = [Fault("GET", part, cut_answer=100)]
+        with pytest.raises(errors.ServiceUnavailable, match="does not answer"):
+            act()
+        assert meddler.faults[0].times == 0
+
+
 def test_a_swift_that_is_away_is_no_image_that_is_missing(
     datadir: Path, swift: Swift, store: SwiftStore, meddler: Meddler
 ) -> None:
