@@ -115,10 +115,12 @@ class ObjectParts:
 
     def abort(self) -> None:
         upload, self._upload = self._upload, None
-        if upload is not None:
-            self._bucket.ask("DELETE", self._key, {"uploadId": upload})
-        if self._visible:
-            self.retract()
+        try:
+            if upload is not None:
+                self._bucket.ask("DELETE", self._key, {"uploadId": upload})
+        finally:
+            if self._visible:
+                self.retract()
 
     def _begun(self) -> str:
         """The upload's id, once it has begun."""

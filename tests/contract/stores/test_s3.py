@@ -333,6 +333,35 @@ def test_an_answer_that_is_lost_for_good_is_found_out(
     assert get(store, url) == CONTENT[:size]
 
 
+def test_what_became_visible_goes_whatever_is_said_of_its_parts(
+    new_store: NewStore, names: Callable[[], list[str]], meddler: Meddler
+) -> None:
+    """Of an upload that has become an object services say all manner of things, RGW that it failed.
+
+    Whether it is there cannot be found out at first.
+    """
+    store = new_store(through=meddler.url, stall=2.0)
+    put(store, b"there is a bucket", OTHER_ID)
+    writer = landed(store)
+    meddler.faults += [
+        Fault("POST", "uploadId=", stall=True),
+        Fault("POST", "uploadId=", times=99, cut_answer=0),
+        Fault("DELETE", "uploadId=", times=99, status=500),
+    ]
+
+    def hide() -> None:
+        assert meddler.stalled.wait(60)
+        meddler.faults.append(Fault("HEAD", IMAGE_ID, times=4, status=500))
+
+    hiding = threading.Thread(target=hide)
+    hiding.start()
+    with pytest.raises(errors.ServiceUnavailable):
+        writer.commit()
+    hiding.join()
+    assert meddler.faults[-1].times == 0
+    assert names() == [OTHER_ID]
+
+
 @pytest.mark.parametrize("part", ["partNumber=2", IMAGE_ID])
 def test_bytes_that_change_on_the_way_are_noticed(
     new_store: NewStore, names: Callable[[], list[str]], meddler: Meddler, part: str
