@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 
 from headrace import __version__, errors
 from headrace.stores.destinations import Destination, Destinations
-from headrace.stores.wire import trust
+from headrace.stores.wire import cut, trust
 from headrace.transfer import engine
 
 MOST_REDIRECTS = 5
@@ -70,7 +70,7 @@ class Fetched:
         """End the connection under whoever reads from it in another thread, to whom that looks
         like an end of the data if its length is not known.
         """
-        engine.cut(engine.Stream(self.sock.fileno()))
+        cut(self.sock)
 
     def close(self) -> None:
         self.response.close()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from threading import Condition
 
 from headrace import errors
-from headrace.transfer import engine
 
 _BUFFER = 256 << 10
 _LONGEST_ANSWER = 16 << 20  # bytes: of 10,000 names of 1024 each, or a manifest of 8 MiB
@@ -36,10 +35,10 @@ class Switch:
         with self._changed:
             self.off = True
             for sock in self._sockets - self._sent:
-                engine.cut(engine.Stream(sock.fileno()))
+                cut(sock)
             self._changed.wait_for(lambda: not self._sent, _GRACE)
             for sock in self._sent:
-                engine.cut(engine.Stream(sock.fileno()))
+                cut(sock)
 
     def check(self) -> None:
         """Raises TransferError once it is off."""
@@ -66,6 +65,13 @@ class Switch:
     def _is_sent(self, sock: socket.socket) -> None:
         with self._changed:
             self._sent.add(sock)
+
+
+def cut(sock: socket.socket) -> None:
+    """End a connection under whoever uses it in another thread; harmless when it has ended."""
+    with contextlib.suppress(OSError):
+        # Not an SSLSocket's own, which would have the other thread go on without TLS.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def trust(what: str, cafile: str | None, *, insecure: bool = False) -> ssl.SSLContext:

@@ -59,6 +59,15 @@ def test_the_connection_goes_to_the_checked_address_under_the_name_asked_for(
     assert "Authorization" not in headers
 
 
+def test_what_has_been_read_to_its_end_can_be_cut(origin: Origin) -> None:
+    """As a service that stops does with all that is fetched: no data, and it would not stop."""
+    fetched = Origins(Destinations(rules(origin))).download(origin.url("/image"))
+    with contextlib.closing(fetched):
+        assert fetched.read(len(CONTENT)) == CONTENT
+        assert fetched.read(1) == b""
+        fetched.cut()
+
+
 def test_every_address_is_tried_in_turn(origin: Origin) -> None:
     def several(_name: str, _port: int) -> list[str]:
         return ["127.0.0.2", "127.0.0.1"]  # nobody listens at the first
