@@ -148,6 +148,8 @@ class Remote:
             self._retries -= 1
             try:
                 self._answer = self._fetch(self.offset + self.sent, self.length - self.sent)
+            except errors.NotFound:
+                break
             except (errors.ServiceUnavailable, errors.TransferError):
                 continue
             return
