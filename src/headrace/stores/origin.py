@@ -47,17 +47,28 @@ class Fetched:
     def pieces(self, length: int) -> Iterator[engine.Source]:
         """The next ``length`` bytes of the body: of the socket itself, where they come as they are.
 
-        Then nothing else can be read of the answer.
+        Then nothing else can be read of the answer.  Raises TransferError.
         """
         if isinstance(self.sock, ssl.SSLSocket) or self.length is None:
             yield engine.Reader(self, length)
             return
-        # What was read together with the head; it reads more only if that was nothing.
-        buffered = self.response.fp.peek()[:length]
+        buffered = self._buffered(length)
         if buffered:
-            yield self.response.fp.read(len(buffered))
+            yield buffered
         if length > len(buffered):
             yield engine.Stream(self.sock.fileno(), length - len(buffered), self.sock.gettimeout())
+
+    def _buffered(self, length: int) -> bytes:
+        """What of the next ``length`` bytes was read together with the head.
+
+        If that was nothing, some are waited for.
+        """
+        if not length:
+            return b""
+        try:
+            return self.response.fp.read(len(self.response.fp.peek()[:length]))
+        except OSError as error:
+            raise _broken(error) from None
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Read into ``buffer``; 0 at the end.  Raises TransferError for a body that broke off."""

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import logging
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,30 @@ def test_what_has_been_read_to_its_end_can_be_cut(origin: Origin) -> None:
         assert fetched.read(len(CONTENT)) == CONTENT
         assert fetched.read(1) == b""
         fetched.cut()
+
+
+@pytest.mark.parametrize("content", [CONTENT, b""])
+def test_an_origin_that_stands_still_after_its_head(
+    origin: Origin, tmp_path: Path, content: bytes
+) -> None:
+    """What is pumped from its socket is cut short; of nothing nothing is missing."""
+    over = threading.Event()
+
+    def wait(_data: bytes) -> list[bytes]:
+        over.wait(60)
+        return []
+
+    origin.data["/image"], origin.pieces = content, wait
+    told = pytest.raises(errors.TransferError) if content else contextlib.nullcontext()
+    with (
+        contextlib.closing(store_for(origin, stall=0.5).open(origin.url("/image"))) as data,
+        (tmp_path / "image").open("wb") as file,
+    ):
+        try:
+            with told:
+                engine.pump_all(data.pieces(), engine.FileSink(file.fileno()))
+        finally:
+            over.set()
 
 
 def test_every_address_is_tried_in_turn(origin: Origin) -> None:
