@@ -205,7 +205,7 @@ class SwiftStore:
         named, _, address = authority.rpartition("@")
         wanted = (_SCHEMES[scheme] + address).rstrip("/")
         there = [each for each in self._references.values() if each.address.rstrip("/") == wanted]
-        user, _, key = unquote(named).rpartition(":")
+        user, _, key = map(unquote, named.rpartition(":"))
         for each in there:
             if each.user == user:
                 return each

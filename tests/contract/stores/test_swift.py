@@ -18,6 +18,7 @@ from headrace.stores.swift_account import Access, Account, Reference
 from headrace.stores.swift_place import Containers
 from tests import certificates
 from tests.contract.stores import swifts
+from tests.contract.stores.origin_server import running as origin
 from tests.contract.stores.storing import IMAGE_ID, OTHER_ID, get, put
 from tests.relay import encrypted
 from tools.keystone import PASSWORD, REGION, Keystone
@@ -107,6 +108,22 @@ def test_a_location_of_another_user_is_read_by_the_key_it_holds(
     with pytest.raises(errors.ServiceUnavailable) as refused:
         store.open(wrong)
     assert "wrong" not in str(refused.value)
+
+
+def test_user_and_key_of_a_location_are_told_apart_though_quoted(
+    datadir: Path, swift_address: None
+) -> None:
+    with origin() as login:
+        address = f"127.0.0.1:{login.port}/auth"
+        configured = Reference(f"http://{address}", USER, KEY, "1")
+        store = swifts.store(
+            datadir, references={"ref1": configured}, containers=Containers("images")
+        )
+        url = f"swift+http://{quote('an:other')}:{quote('k:e@y%')}@{address}/images/{IMAGE_ID}"
+        with pytest.raises(errors.ServiceUnavailable):
+            store.open(url)
+    ((_, _, headers),) = login.asked
+    assert (headers["X-Auth-User"], headers["X-Auth-Key"]) == ("an:other", "k:e@y%")
 
 
 @pytest.mark.parametrize(
