@@ -108,6 +108,8 @@ class Account:
         )
         self._lock = threading.Lock()
         self._token: Token | None = None
+        self._failure: errors.ServiceUnavailable | None = None
+        self._failed = 0.0
 
     def ask(
         self,
@@ -199,10 +201,20 @@ class Account:
 
     def _current(self, refused: Token | None) -> Token:
         """A token, another than the one that was refused; of many who ask, one logs in."""
+        asked = time.monotonic()
         with self._lock:
             if self._token is None or self._token is refused:
-                self._token = self._login()
+                if self._failure is not None and self._failed > asked:
+                    raise self._failure  # while we waited for whoever tried
+                self._token = self._logged_in()
             return self._token
+
+    def _logged_in(self) -> Token:
+        try:
+            return self._login()
+        except errors.ServiceUnavailable as error:
+            self._failure, self._failed = error, time.monotonic()
+            raise
 
     def send(
         self,

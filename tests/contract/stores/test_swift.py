@@ -5,7 +5,10 @@ import hashlib
 import json
 import logging
 import os
+import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -124,6 +127,37 @@ def test_user_and_key_of_a_location_are_told_apart_though_quoted(
             store.open(url)
     ((_, _, headers),) = login.asked
     assert (headers["X-Auth-User"], headers["X-Auth-Key"]) == ("an:other", "k:e@y%")
+
+
+def test_of_many_who_wait_for_a_login_that_fails_one_has_tried(
+    datadir: Path, swift_address: None
+) -> None:
+    """Or the last of them would wait for as many times as long as there are."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/auth"
+        store = swifts.store(
+            datadir,
+            references={"ref1": Reference(address, USER, KEY, "1")},
+            containers=Containers("images"),
+            access=Access(stall=2.0),
+        )
+        together = threading.Barrier(6, timeout=60)
+
+        def read() -> None:
+            together.wait()
+            with pytest.raises(errors.ServiceUnavailable):
+                store.open(store.url(IMAGE_ID))
+
+        with ThreadPoolExecutor(6) as pool:
+            for each in [pool.submit(read) for _ in range(6)]:
+                each.result()
+        listener.setblocking(False)
+        tried = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                listener.accept()[0].close()
+                tried += 1
+        assert tried < 6  # a latecomer tries anew
 
 
 @pytest.mark.parametrize(
