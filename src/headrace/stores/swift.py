@@ -25,7 +25,7 @@ from headrace.model import IMAGE_ID, MIB
 from headrace.stores.origin import Fetched
 from headrace.stores.remote import Later, Remote, Turns
 from headrace.stores.swift_account import Access, Account, Reference
-from headrace.stores.swift_place import Containers, Place
+from headrace.stores.swift_place import UPLOAD, Containers, Place
 from headrace.stores.swift_upload import MOST_SEGMENTS, SwiftUpload
 from headrace.stores.window import AdoptedWindow, WindowWriter, new_window
 
@@ -277,9 +277,13 @@ class SwiftStore:
         for each in objects:
             if found := _SEGMENT.fullmatch(each["name"]):
                 uploads.setdefault(found[1], []).append(each)
-        if len(uploads) <= (objects[0]["name"] == place.name):
+        listed = objects[0]["name"] == place.name
+        if len(uploads) <= listed:
             return 0  # the one that the image is made of
-        made = place.upload()
+        head = place.head()
+        if head is None and listed:
+            return 0  # Swift says so, too, of what lies on servers that are away
+        made = None if head is None else head.get(UPLOAD)
         removed = 0
         for upload, segments in uploads.items():
             newest = max(datetime.fromisoformat(each["last_modified"]) for each in segments)

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,21 @@ def test_a_list_that_breaks_off_is_no_shorter_list(store: SwiftStore, meddler: M
         with pytest.raises(errors.ServiceUnavailable, match="does not answer"):
             act()
         assert meddler.faults[0].times == 0
+
+
+def test_a_sweep_does_not_believe_that_a_listed_image_is_not_there(
+    datadir: Path, swift: Swift, store: SwiftStore, meddler: Meddler, container: str
+) -> None:
+    """Swift says so of what lies on servers that are away."""
+    url = put(store, CONTENT)
+    swift.request("PUT", f"/{container}/{IMAGE_ID}/{'0' * 32}/00000000", b"of another upload")
+    sweeping = through(meddler, swift, datadir, forgotten=timedelta(0))
+    meddler.faults = [Fault("HEAD", IMAGE_ID, status=404)]
+    assert sweeping.sweep() == 0
+    assert meddler.faults[0].times == 0
+    assert get(store, url) == CONTENT
+    assert through(meddler, swift, datadir, forgotten=timedelta(0)).sweep() == 1
+    assert get(store, url) == CONTENT
 
 
 def test_a_swift_that_is_away_is_no_image_that_is_missing(
