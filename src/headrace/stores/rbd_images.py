@@ -1,6 +1,7 @@
 """RBD images one by one: on their way in, on their way out, and away."""
 
 import contextlib
+import errno
 import os
 import re
 import threading
@@ -280,18 +281,36 @@ def is_needed(ioctx: Any, name: str) -> bool:
 
 
 def remove(ioctx: Any, name: str) -> None:
-    """Take an image's name, and its data when nobody uses them any more; raises DataInUse."""
+    """Take an image's name, and its data when nobody uses them any more.
+
+    Raises DataInUse; ServiceUnavailable when a pool that is full has no room for another name, and
+    somebody uses the data.
+    """
     _, rbd = modules()
-    part = name
     with rbd.Image(ioctx, name) as image:
         try:
             _unprotect(image)
         except rbd.ImageBusy:
             raise errors.DataInUse() from None
-        if not is_part(name):
-            part = _new_name()
-            rbd.RBD().rename(ioctx, name, part)
-    purge(ioctx, part)
+        part = name if is_part(name) else _renamed(ioctx, name)
+    if purge(ioctx, part) or is_part(part):
+        return
+    with rbd.Image(ioctx, name) as image, contextlib.suppress(rbd.ImageNotFound):
+        image.protect_snap(SNAPSHOT)
+    raise errors.ServiceUnavailable(reason="Ceph: the pool is full, and the image is in use")
+
+
+def _renamed(ioctx: Any, name: str) -> str:
+    """Give an image a name of its own, and return it: the old one when there is no room for any."""
+    _, rbd = modules()
+    part = _new_name()
+    try:
+        rbd.RBD().rename(ioctx, name, part)
+    except rbd.Error as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return name
+    return part
 
 
 def purge(ioctx: Any, name: str, before: datetime | None = None) -> bool:

@@ -165,6 +165,37 @@ def test_other_snapshots_keep_the_data_and_not_the_name(
     wait_until(lambda: store.sweep() == 1)
 
 
+@pytest.fixture
+def full(store: RbdStore, ceph: Ceph, pool: str) -> str:
+    """The location of an image by which its pool is full."""
+    store.delete(put(store, b"data"))  # for the first removal Ceph needs room
+    url = put(store, CONTENT)
+    ceph.set_quota(pool, MIB)
+    wait_until(lambda: ceph.is_full(pool), "the quota")
+    return url
+
+
+def test_an_image_leaves_a_pool_that_is_full(
+    store: RbdStore, ceph: Ceph, pool: str, full: str
+) -> None:
+    """There is no room even for another name."""
+    store.delete(full)
+    assert ceph.rbd("ls", pool) == ""
+
+
+def test_what_is_read_stays_whole_in_a_pool_that_is_full(
+    store: RbdStore, ceph: Ceph, pool: str, full: str
+) -> None:
+    with contextlib.closing(store.open(full)) as data:
+        with pytest.raises(errors.ServiceUnavailable, match="the pool is full"):
+            store.delete(full)
+        assert b"".join(iter(lambda: data.read(MIB), b"")) == CONTENT
+    (snapshot,) = shown(ceph, "snap", "ls", f"{pool}/{IMAGE_ID}")
+    assert snapshot["protected"] == "true"  # or nothing could be made of it any more
+    store.delete(full)
+    assert ceph.rbd("ls", pool) == ""
+
+
 def test_what_was_begun_just_now_is_no_leftover(
     store: Store, datadir: Path, ceph: Ceph, pool: str
 ) -> None:
