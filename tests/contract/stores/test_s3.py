@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from tests.contract.stores import buckets
 from tests.contract.stores.storing import IMAGE_ID, OTHER_ID, get, published, put
 from tests.faults.service import wait_until
 from tests.meddler import Fault, Meddler, meddling
+from tests.relay import encrypted
 from tools.swift import Swift
 
 PART = 5 * MIB
@@ -437,54 +437,18 @@ def test_a_service_that_takes_nothing_is_no_slow_client(datadir: Path) -> None:
 # TLS
 
 
-@contextlib.contextmanager
-def encrypting(port: int, certificate: Path) -> Iterator[int]:
-    """A port of 127.0.0.1 that speaks TLS, and passes on what it hears."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
-
-    def carry(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while block := source.recv(65536):
-                sink.sendall(block)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
-
-    def serve(near: socket.socket) -> None:
-        with (
-            contextlib.suppress(OSError),
-            context.wrap_socket(near, server_side=True) as plain,
-            socket.create_connection(("127.0.0.1", port)) as far,
-        ):
-            back = threading.Thread(target=carry, args=[far, plain])
-            back.start()
-            carry(plain, far)
-            back.join()
-
-    def accept(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=[listener.accept()[0]], daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=accept, args=[listener])
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
 def test_a_service_that_speaks_tls(new_store: NewStore, service: str, tmp_path: Path) -> None:
     certificate = certificates.make(tmp_path / "certificate.pem")
-    with encrypting(buckets.port(service), certificate) as port:
-        url = f"https://127.0.0.1:{port}"
+    with encrypted(buckets.port(service), certificate) as url:
         store = new_store(through=url, cafile=str(certificate))
         place = published(landed(store))
-        assert place.startswith(f"s3+https://127.0.0.1:{port}/")
+        assert place.startswith(f"s3+{url}/")
         assert get(store, place) == CONTENT
         with pytest.raises(errors.ServiceUnavailable):  # nobody vouches for it
             new_store(through=url).open(place)
-        elsewhere = new_store(through=f"https://localhost:{port}", cafile=str(certificate))
+        elsewhere = new_store(
+            through=url.replace("127.0.0.1", "localhost"), cafile=str(certificate)
+        )
         with pytest.raises(errors.ServiceUnavailable):  # nor for this name
             elsewhere.open(elsewhere.url(IMAGE_ID))
 
