@@ -208,7 +208,7 @@ def test_nobody_names_a_location_in_it(server: Serving, swift: Swift) -> None:
         )  # fmt: skip
         assert refused.status != 0
         assert "a:b" not in refused.err
-        assert "swift" not in server.log.read_text().partition("Headrace listening")[2]
+    assert "a:b" not in server.log.read_text()
 
 
 def test_keys_and_tokens_are_told_nowhere(swift: Swift, tmp_path: Path, file: Path) -> None:
