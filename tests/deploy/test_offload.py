@@ -1,27 +1,19 @@
 """Behind nginx: what it sends and receives in Headrace's place, and what it must not."""
 
 import contextlib
-import json
 import os
 import signal
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import falcon
 import pytest
-from falcon.testing import TestClient
 
 from headrace import config
-from headrace.api import app
-from headrace.model import Viewer
-from headrace.service.context import Context
+from tests.deploy.callers import only_its_owner_is_given
 from tests.deploy.conftest import (
     MIB,
     OCTETS,
-    RECORD,
     Deployed,
     path,
     require_host,
@@ -122,51 +114,14 @@ def test_a_client_cannot_ask_for_a_redirect(front: Deployed) -> None:
     assert answer.status == 404
 
 
-class _Somebody:
-    """Says that everybody is this caller."""
-
-    def __init__(self, caller: Context) -> None:
-        self._caller = caller
-
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        req.context.caller = self._caller
-
-
 @pytest.mark.parametrize("mode", FRONTS.values())
 def test_who_may_not_see_an_image_is_not_told_of_its_file(tmp_path: Path, mode: str) -> None:
-    """A stranger, and its owner when it is deactivated; the owner otherwise is."""
     settings: dict[tuple[str, str], object] = {
         ("headrace", "state_dir"): str(tmp_path / "state"),
         ("headrace", "delivery"): mode,
         ("headrace", "unauthenticated_ok"): True,
     }
-    conf = config.load([], settings)
-
-    def client(viewer: Viewer) -> Any:
-        built = app.build(conf)
-        built._app.add_middleware(_Somebody(Context(viewer, frozenset({"member"}))))
-        return TestClient(built)
-
-    admin, owner, stranger = (
-        client(viewer)
-        for viewer in (Viewer(is_admin=True), Viewer("owner"), Viewer("somebody else"))
-    )
-    record = {**RECORD, "owner": "owner", "visibility": "private"}
-    image = admin.simulate_post("/v2/images", body=json.dumps(record)).json["id"]
-    octets = {"Content-Type": "application/octet-stream"}
-    assert admin.simulate_put(path(image), body=b"data", headers=octets).status_code == 204
-    ranged = {"Range": "bytes=0-1"}
-    for headers in ({}, ranged):
-        assert mode in owner.simulate_get(path(image), headers=headers).headers
-        answer = stranger.simulate_get(path(image), headers=headers)
-        assert (answer.status_code, mode in answer.headers) == (404, False)
-    database = sqlite3.connect(tmp_path / "state" / "headrace.db")
-    with contextlib.closing(database), database:
-        database.execute("UPDATE images SET status = 'deactivated'")
-    for headers in ({}, ranged):
-        answer = owner.simulate_get(path(image), headers=headers)
-        assert (answer.status_code, mode in answer.headers) == (403, False)
-        assert b"data" not in answer.content
+    only_its_owner_is_given(config.load([], settings), mode)
 
 
 # Uploads

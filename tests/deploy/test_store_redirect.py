@@ -1,24 +1,21 @@
 """nginx fetches the data of images in an S3 store itself, by a URL that nobody else sees."""
 
-import contextlib
-import json
 import os
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import falcon
 import pytest
-from falcon.testing import TestClient
 
 from headrace import config
-from headrace.api import app
-from headrace.model import MIB, Viewer
-from headrace.service.context import Context
-from tests.deploy.conftest import OCTETS, RECORD, Deployed, path, require_host
+from headrace.model import MIB
+from tests.deploy import redirects
+from tests.deploy.callers import only_its_owner_is_given
+from tests.deploy.conftest import OCTETS, Deployed, path, require_host
+from tests.deploy.redirects import by_headrace, by_nginx
+from tests.deploy.redirects import meddler as meddler
+from tests.deploy.redirects import nginx as nginx
 from tests.deploy.wire import Answer, Wire
-from tests.meddler import Fault, Meddler, meddling
+from tests.meddler import Fault, Meddler
 from tools import hosts
 from tools.swift import KEY, USER, Swift
 
@@ -53,45 +50,14 @@ def settings(url: str, files: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def meddler(swift: Swift) -> Iterator[Meddler]:
-    with meddling(swift.port) as between:
-        yield between
-
-
-@pytest.fixture(scope="module")
-def module_nginx(meddler: Meddler) -> Iterator[Deployed]:
+def redirecting(meddler: Meddler) -> Iterator[Deployed]:
     require_host("nginx")
     with hosts.running("nginx", conf=settings(meddler.url, "state/files")) as host:
         yield Deployed(host, DATA)
 
 
-@pytest.fixture
-def nginx(module_nginx: Deployed, meddler: Meddler) -> Deployed:
-    assert module_nginx.whole  # uploaded by now
-    meddler.faults.clear()
-    meddler.asked.clear()
-    return module_nginx
-
-
-def by_headrace(meddler: Meddler) -> list[str]:
-    return [method for method, _, head in meddler.asked if "User-Agent: headrace/" in head]
-
-
-def by_nginx(meddler: Meddler) -> list[str]:
-    """What nginx has asked the store for, as it did."""
-    return [head for _, _, head in meddler.asked if "User-Agent" not in head]
-
-
 def told_nothing(answer: Answer, nginx: Deployed) -> None:
-    """Neither the client nor a log learns where the data lies."""
-    text = f"{answer.headers} {answer.body[:2000]!r}"
-    assert not [each for each in SECRETS if each in text], text
-    assert not [name for name in answer.headers if name.startswith(("x-amz", "x-accel", "x-trans"))]
-    logs = nginx.host.logs()
-    for file in nginx.host.state_dir.glob("nginx-*.log"):
-        logs += file.read_text()
-    assert "X-Amz-" not in logs
-    assert KEY not in logs
+    redirects.told_nothing(answer, nginx, SECRETS, ("X-Amz-", KEY))
 
 
 def test_the_whole(nginx: Deployed, meddler: Meddler) -> None:
@@ -240,18 +206,7 @@ def test_other_stores_are_as_ever(nginx: Deployed, meddler: Meddler) -> None:
     assert meddler.asked == []
 
 
-class _Somebody:
-    """Says that everybody is this caller."""
-
-    def __init__(self, caller: Context) -> None:
-        self._caller = caller
-
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        req.context.caller = self._caller
-
-
 def test_who_may_not_have_an_image_is_not_sent_there(swift: Swift, tmp_path: Path) -> None:
-    """A stranger, and its owner when it is deactivated; the owner otherwise is."""
     file = tmp_path / "headrace.conf"
     file.write_text(settings(swift.url, tmp_path / "files"))
     conf = config.load(
@@ -262,28 +217,4 @@ def test_who_may_not_have_an_image_is_not_sent_there(swift: Swift, tmp_path: Pat
             ("headrace", "unauthenticated_ok"): True,
         },
     )
-
-    def client(viewer: Viewer) -> Any:
-        built = app.build(conf)
-        built._app.add_middleware(_Somebody(Context(viewer, frozenset({"member"}))))
-        return TestClient(built)
-
-    admin, owner, stranger = (
-        client(viewer)
-        for viewer in (Viewer(is_admin=True), Viewer("owner"), Viewer("somebody else"))
-    )
-    record = {**RECORD, "owner": "owner", "visibility": "private"}
-    image = admin.simulate_post("/v2/images", body=json.dumps(record)).json["id"]
-    octets = {"Content-Type": "application/octet-stream"}
-    assert admin.simulate_put(path(image), body=b"data", headers=octets).status_code == 204
-    for headers in ({}, {"Range": "bytes=0-1"}):
-        assert REDIRECT in owner.simulate_get(path(image), headers=headers).headers
-        answer = stranger.simulate_get(path(image), headers=headers)
-        assert (answer.status_code, REDIRECT in answer.headers) == (404, False)
-    database = sqlite3.connect(tmp_path / "state" / "headrace.db")
-    with contextlib.closing(database), database:
-        database.execute("UPDATE images SET status = 'deactivated'")
-    for headers in ({}, {"Range": "bytes=0-1"}):
-        answer = owner.simulate_get(path(image), headers=headers)
-        assert (answer.status_code, REDIRECT in answer.headers) == (403, False)
-        assert b"data" not in answer.content
+    only_its_owner_is_given(conf, REDIRECT)

@@ -9,9 +9,13 @@ import pytest
 from headrace import config, errors
 from headrace.api import backends
 from headrace.model import MIB
+from tests.deploy import redirects
 from tests.deploy.conftest import Deployed, path, require_host
+from tests.deploy.redirects import by_headrace, by_nginx
+from tests.deploy.redirects import meddler as meddler
+from tests.deploy.redirects import nginx as nginx
 from tests.deploy.wire import Answer, Wire
-from tests.meddler import Fault, Meddler, meddling
+from tests.meddler import Fault, Meddler
 from tools import hosts
 from tools.swift import KEY, Swift
 
@@ -37,13 +41,7 @@ store_redirect = true
 
 
 @pytest.fixture(scope="module")
-def meddler(swift: Swift) -> Iterator[Meddler]:
-    with meddling(swift.port) as between:
-        yield between
-
-
-@pytest.fixture(scope="module")
-def module_nginx(swift: Swift, meddler: Meddler) -> Iterator[Deployed]:
+def redirecting(swift: Swift, meddler: Meddler) -> Iterator[Deployed]:
     require_host("nginx")
     account, _ = swift.token()
     status, _, _ = swift.request("POST", X_Account_Meta_Temp_URL_Key=TEMP_KEY)
@@ -54,29 +52,8 @@ def module_nginx(swift: Swift, meddler: Meddler) -> Iterator[Deployed]:
         yield Deployed(host, DATA)
 
 
-@pytest.fixture
-def nginx(module_nginx: Deployed, meddler: Meddler) -> Deployed:
-    assert module_nginx.whole  # uploaded by now
-    meddler.faults.clear()
-    meddler.asked.clear()
-    return module_nginx
-
-
-def by_nginx(meddler: Meddler) -> list[str]:
-    """What nginx has asked Swift for, as it did."""
-    return [head for _, _, head in meddler.asked if "User-Agent" not in head]
-
-
 def told_nothing(answer: Answer, nginx: Deployed) -> None:
-    """Neither the client nor a log learns where the data lies."""
-    text = f"{answer.headers} {answer.body[:2000]!r}"
-    assert not [each for each in SECRETS if each in text], text
-    others = ("x-object", "x-accel", "x-trans", "x-timestamp", "x-static", "content-disposition")
-    assert not [name for name in answer.headers if name.startswith(others)]
-    logs = nginx.host.logs()
-    for file in nginx.host.state_dir.glob("nginx-*.log"):
-        logs += file.read_text()
-    assert not [each for each in ("temp_url_sig", KEY, TEMP_KEY) if each in logs]
+    redirects.told_nothing(answer, nginx, SECRETS, ("temp_url_sig", KEY, TEMP_KEY))
 
 
 def test_whole_and_in_part(nginx: Deployed, meddler: Meddler) -> None:
@@ -91,8 +68,7 @@ def test_whole_and_in_part(nginx: Deployed, meddler: Meddler) -> None:
     told_nothing(part, nginx)
     assert len(by_nginx(meddler)) == 2
     assert "Range: bytes=2097000-4200000\r\n" in by_nginx(meddler)[1]
-    ours = {method for method, _, head in meddler.asked if "User-Agent: headrace/" in head}
-    assert ours == {"HEAD"}
+    assert set(by_headrace(meddler)) == {"HEAD"}
 
 
 def test_only_who_gets_the_data_is_sent_there(nginx: Deployed, meddler: Meddler) -> None:
