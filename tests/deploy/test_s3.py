@@ -3,15 +3,15 @@
 import contextlib
 import json
 import os
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from headrace.stores.bucket import Bucket
-from tests.cli.conftest import Outcome, run
+from tests.cli.conftest import run
 from tests.contract.stores import buckets
+from tests.deploy.beside import added, call, downloaded, lives, settings, told
 from tests.deploy.wire import Wire
 from tests.needs import require_strace
 from tools import strace
@@ -30,12 +30,7 @@ OCTETS = "Content-Type: application/octet-stream"
 def service(swift: Swift, directory: Path, *under: str) -> Iterator[Serving]:
     """A service of that directory, and of the bucket of that name."""
     env = {
-        "OS_DEFAULT__ENABLED_BACKENDS": "objects:s3,near:file",
-        "OS_DEFAULT__SHOW_MULTIPLE_LOCATIONS": "true",
-        "OS_DEFAULT__SHOW_IMAGE_DIRECT_URL": "true",
-        "OS_GLANCE_STORE__DEFAULT_BACKEND": "objects",
-        "OS_NEAR__FILESYSTEM_STORE_DATADIR": str(directory / "near"),
-        "OS_HEADRACE__AUDIT_LOG": str(directory / "audit.log"),
+        **settings("objects", "s3", directory),
         "OS_OBJECTS__S3_STORE_HOST": swift.url,
         "OS_OBJECTS__S3_STORE_ACCESS_KEY": USER,
         "OS_OBJECTS__S3_STORE_SECRET_KEY": KEY,
@@ -61,53 +56,19 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def call(server: Serving, *words: str | Path, stdin: bytes | None = None) -> Outcome:
-    done = run(*words, stdin=stdin, env={"HEADRACE_URL": server.url})
-    assert done.status == 0, done.err
-    return done
-
-
-def added(server: Serving, *words: str | Path, stdin: bytes | None = None) -> str:
-    formats = ("disk_format=raw", "container_format=bare")
-    return call(server, "add", "name=image", *formats, *words, stdin=stdin).image_id
-
-
-def downloaded(server: Serving, image_id: str, *fields: str) -> bytes:
-    with Wire(server.port) as wire:
-        answer = wire.request("GET", f"/v2/images/{image_id}/file", *fields)
-        assert answer.status == (206 if fields else 200)
-        return answer.body
-
-
 def held(swift: Swift, server: Serving) -> list[str]:
     """All that is in the bucket, and what has not ended there."""
     return buckets.held(Bucket("s3", swift.url, server.state_dir.name, USER, KEY))
 
 
-def test_the_life_of_an_image(server: Serving, swift: Swift, file: Path, tmp_path: Path) -> None:
+def test_the_life_of_an_image(server: Serving, swift: Swift, file: Path) -> None:
     image_id = added(server, f"path={file}")
     assert held(swift, server) == [image_id]
     record = json.loads(call(server, "show", image_id, "--json").out)
     host = swift.url.removeprefix("http://")
     assert record["direct_url"] == f"s3://{host}/{server.state_dir.name}/{image_id}"
     assert (record["stores"], record["size"]) == ("objects", len(DATA))
-    call(server, "download", image_id, "--file", tmp_path / "again.img")
-    assert (tmp_path / "again.img").read_bytes() == DATA
-    for first, last in ((0, 0), (5 * MIB - 1, 5 * MIB), (7 * MIB, len(DATA) - 1)):
-        part = downloaded(server, image_id, f"Range: bytes={first}-{last}")
-        assert part == DATA[first : last + 1]
-
-    call(server, "import", image_id, "method=copy-image", "stores=near")
-    assert (server.state_dir / "near" / image_id).read_bytes() == DATA
-    call(server, "delete", "--force", image_id, "--store", "objects")
-    assert held(swift, server) == []
-    assert downloaded(server, image_id) == DATA
-
-    call(server, "import", image_id, "method=copy-image", "stores=objects")
-    call(server, "delete", "--force", image_id, "--store", "near")
-    assert downloaded(server, image_id) == DATA
-    call(server, "delete", "--force", image_id)
-    assert held(swift, server) == []
+    lives(server, image_id, DATA, "objects", lambda: held(swift, server))
 
 
 def test_an_image_whose_size_nobody_knows(server: Serving, swift: Swift) -> None:
@@ -151,35 +112,13 @@ def test_administrators_are_told_of_its_parts(server: Serving) -> None:
 
 def test_keys_are_told_nowhere(swift: Swift, tmp_path: Path, file: Path) -> None:
     """OSSA-2013-002, OSSA-2014-004; and locations that a Glance wrote may hold keys."""
-    told = []
     old = "old/Key", "old/Secret@"
+    host = swift.url.removeprefix("http://")
     with service(swift, tmp_path / "secret") as server:
         image_id = added(server, f"path={file}")
-        with contextlib.closing(sqlite3.connect(server.state_dir / "headrace.db")) as database:
-            host = swift.url.removeprefix("http://")
-            database.execute(
-                "UPDATE image_locations SET value = ?",
-                (f"s3://{':'.join(old)}@{host}/secret/{image_id}",),
-            )
-            database.commit()
-        for words in (
-            ("--debug", "show", image_id, "--json"),
-            ("--debug", "download", image_id, "--file", tmp_path / "again.img"),
-            ("stores", "--detail"),
-            ("store", "check"),
-        ):
-            done = run(*words, env={"HEADRACE_URL": server.url})
-            told += [done.out, done.err]
-        assert (tmp_path / "again.img").read_bytes() == DATA
-        assert f"s3://{host}/secret/{image_id}" in told[0]
-        with Wire(server.port) as wire:
-            told.append(str(wire.request("GET", f"/v2/images/{image_id}/locations").body))
-        swift.request("DELETE", f"/secret/{image_id}")
-        swift.request("DELETE", "/secret")
-        run("download", image_id, "--file", tmp_path / "none", env={"HEADRACE_URL": server.url})
-        told += [server.log.read_text(), (server.state_dir / "audit.log").read_text()]
-    everything = "".join(told)
-    assert image_id in everything
+        location = f"s3://{':'.join(old)}@{host}/secret/{image_id}"
+        everything = told(server, image_id, DATA, location, lambda: swift.empty("secret"))
+    assert f"s3://{host}/secret/{image_id}" in everything
     for secret in (KEY, *old, "Signature="):
         assert secret not in everything
 

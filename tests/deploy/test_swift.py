@@ -5,14 +5,14 @@ import http.client
 import json
 import os
 import socket
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from tests.cli.conftest import Outcome, run
+from tests.cli.conftest import run
+from tests.deploy.beside import added, call, downloaded, lives, settings, told
 from tests.faults.service import wait_until
 from tools.serving import Serving, serving
 from tools.swift import KEY, USER, Swift
@@ -27,12 +27,7 @@ DATA = os.urandom(5 * MIB + 1234)
 def service(swift: Swift, directory: Path, **more: object) -> Iterator[Serving]:
     """A service of that directory, and of the container of that name."""
     env = {
-        "OS_DEFAULT__ENABLED_BACKENDS": "cold:swift,near:file",
-        "OS_DEFAULT__SHOW_MULTIPLE_LOCATIONS": "true",
-        "OS_DEFAULT__SHOW_IMAGE_DIRECT_URL": "true",
-        "OS_GLANCE_STORE__DEFAULT_BACKEND": "cold",
-        "OS_NEAR__FILESYSTEM_STORE_DATADIR": str(directory / "near"),
-        "OS_HEADRACE__AUDIT_LOG": str(directory / "audit.log"),
+        **settings("cold", "swift", directory),
         **swift.env("cold", directory.name, swift_store_large_object_chunk_size=1, **more),
     }
     with serving(directory, env=env) as running:
@@ -57,17 +52,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def call(server: Serving, *words: str | Path, stdin: bytes | None = None) -> Outcome:
-    done = run(*words, stdin=stdin, env={"HEADRACE_URL": server.url})
-    assert done.status == 0, done.err
-    return done
-
-
-def added(server: Serving, *words: str | Path, stdin: bytes | None = None) -> str:
-    formats = ("disk_format=raw", "container_format=bare")
-    return call(server, "add", "name=image", *formats, *words, stdin=stdin).image_id
-
-
 def queued(server: Serving) -> str:
     """The id of an image without data."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
@@ -86,16 +70,6 @@ def begin_upload(sock: socket.socket, image_id: str) -> None:
     sock.sendall(head.encode() + DATA)
 
 
-def downloaded(server: Serving, image_id: str, span: str | None = None) -> bytes:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    with contextlib.closing(connection):
-        headers = {"Range": span} if span else {}
-        connection.request("GET", f"/v2/images/{image_id}/file", headers=headers)
-        answer = connection.getresponse()
-        assert answer.status == (206 if span else 200)
-        return answer.read()
-
-
 def shown(server: Serving, image_id: str) -> dict[str, object]:
     found: dict[str, object] = json.loads(call(server, "show", image_id, "--json").out)
     return found
@@ -105,30 +79,13 @@ def objects(swift: Swift, container: str, image_id: str) -> list[str]:
     return [name for name in swift.names(container) if name.startswith(image_id)]
 
 
-def test_the_life_of_an_image(
-    server: Serving, swift: Swift, container: str, file: Path, tmp_path: Path
-) -> None:
+def test_the_life_of_an_image(server: Serving, swift: Swift, container: str, file: Path) -> None:
     image_id = added(server, f"path={file}")
     assert len(objects(swift, container, image_id)) == 1 + 6
     record = shown(server, image_id)
     assert record["direct_url"] == f"swift+config://ref1/{container}/{image_id}"
     assert (record["stores"], record["size"]) == ("cold", len(DATA))
-    call(server, "download", image_id, "--file", tmp_path / "again.img")
-    assert (tmp_path / "again.img").read_bytes() == DATA
-    for first, last in ((0, 0), (MIB - 1, MIB), (2 * MIB, len(DATA) - 1)):
-        assert downloaded(server, image_id, f"bytes={first}-{last}") == DATA[first : last + 1]
-
-    call(server, "import", image_id, "method=copy-image", "stores=near")
-    assert (server.state_dir / "near" / image_id).read_bytes() == DATA
-    call(server, "delete", "--force", image_id, "--store", "cold")
-    assert objects(swift, container, image_id) == []
-    assert downloaded(server, image_id) == DATA
-
-    call(server, "import", image_id, "method=copy-image", "stores=cold")
-    call(server, "delete", "--force", image_id, "--store", "near")
-    assert downloaded(server, image_id) == DATA
-    call(server, "delete", "--force", image_id)
-    assert objects(swift, container, image_id) == []
+    lives(server, image_id, DATA, "cold", lambda: objects(swift, container, image_id))
 
 
 def test_the_one_store_of_a_service_becomes_swift(swift: Swift, tmp_path: Path, file: Path) -> None:
@@ -213,28 +170,11 @@ def test_nobody_names_a_location_in_it(server: Serving, swift: Swift) -> None:
 
 def test_keys_and_tokens_are_told_nowhere(swift: Swift, tmp_path: Path, file: Path) -> None:
     """OSSA-2013-002, OSSA-2014-004; and locations that a Glance wrote hold keys."""
-    told = []
+    login = f"{quote(USER)}:{quote(KEY)}@{swift.auth_url.removeprefix('http://')}"
     with service(swift, tmp_path / "secret") as server:
         image_id = added(server, f"path={file}")
-        location = f"http://{quote(USER)}:{quote(KEY)}@{swift.auth_url.removeprefix('http://')}"
-        with contextlib.closing(sqlite3.connect(server.state_dir / "headrace.db")) as database:
-            database.execute(
-                "UPDATE image_locations SET value = ?", (f"swift+{location}/secret/{image_id}",)
-            )
-            database.commit()
-        for words in (
-            ("--debug", "show", image_id, "--json"),
-            ("--debug", "download", image_id, "--file", tmp_path / "again.img"),
-            ("stores", "--detail"),
-            ("store", "check"),
-        ):
-            done = run(*words, env={"HEADRACE_URL": server.url})
-            told += [done.out, done.err]
-        assert (tmp_path / "again.img").read_bytes() == DATA
-        swift.request("DELETE", f"/secret/{image_id}")
-        run("download", image_id, "--file", tmp_path / "none", env={"HEADRACE_URL": server.url})
-        told += [server.log.read_text(), (server.state_dir / "audit.log").read_text()]
-    everything = "".join(told)
+        location = f"swift+http://{login}/secret/{image_id}"
+        everything = told(server, image_id, DATA, location, lambda: swift.empty("secret"))
     assert image_id in everything
     for secret in (KEY, quote(KEY), quote(KEY, safe=""), swift.token()[1]):
         assert secret not in everything
