@@ -32,6 +32,7 @@ from headrace.stores.window import AdoptedWindow, WindowWriter, new_window
 _SCHEMES = {"swift": "https://", "swift+https": "https://", "swift+http": "http://"}
 _CONFIGURED = "swift+config"
 _SEGMENT = re.compile(r"[0-9a-fA-F-]{36}/([0-9a-f]{32})/[0-9]{8}")
+_LEFT = re.compile(r"[0-9a-fA-F-]{36}(/.*|-[0-9]{5,})", re.DOTALL)  # ours; chunks of a Glance
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/[0-9]{1,19}")
 _URL_LIFE = 60  # seconds; it is used at once
 _SWEEP_AGAIN = 3600.0  # seconds: for a sweep all names of a container are listed
@@ -133,9 +134,9 @@ class SwiftStore:
     def delete(self, url: str) -> None:
         place = self._located(url)
         removed = place.remove()
-        # What an upload of it left behind, too: nobody writes data of an image that is removed.
-        left = place.account.names(place.container, f"{place.name}/")
-        place.remove_all([place.beside(str(each["name"])) for each in left])
+        # What uploads left behind, and deletions: nobody writes data of an image that is removed.
+        named = (str(each["name"]) for each in place.account.names(place.container, place.name))
+        place.remove_all([place.beside(name) for name in named if _LEFT.fullmatch(name)])
         if not removed:
             raise errors.NotFound()
 

@@ -144,6 +144,24 @@ def test_a_list_that_breaks_off_is_no_shorter_list(store: SwiftStore, meddler: M
         assert meddler.faults[0].times == 0
 
 
+def test_a_deletion_that_broke_off_is_finished_by_the_next(
+    store: SwiftStore, meddler: Meddler, swift: Swift, container: str
+) -> None:
+    """Also of an image that a Glance put in chunks, when what named them is gone."""
+    path = f"/{container}/{IMAGE_ID}"
+    for name in (*(f"{IMAGE_ID}-{number:05d}" for number in (1, 2, 3)), f"{IMAGE_ID}-backup"):
+        swift.request("PUT", f"/{container}/{name}", b"chunk")
+    swift.request("PUT", path, X_Object_Manifest=f"{container}/{IMAGE_ID}-000")
+    meddler.faults = [Fault("DELETE", f"{IMAGE_ID}-00002", status=503)]
+    with pytest.raises(errors.ServiceUnavailable):
+        store.delete(store.url(IMAGE_ID))
+    assert f"{IMAGE_ID}-00002" in swift.names(container)
+    with pytest.raises(errors.NotFound):
+        store.delete(store.url(IMAGE_ID))
+    assert f"{IMAGE_ID}-00002" not in swift.names(container)
+    assert f"{IMAGE_ID}-backup" in swift.names(container)
+
+
 def test_a_sweep_does_not_believe_that_a_listed_image_is_not_there(
     datadir: Path, swift: Swift, store: SwiftStore, meddler: Meddler, container: str
 ) -> None:
