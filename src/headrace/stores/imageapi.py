@@ -68,9 +68,12 @@ class ImageApiStore(ReadOnly):
 
     def _open(self, image_id: str) -> Remote:
         fetched = self._get(image_id, {})
-        if fetched.response.status != 200 or fetched.length is None:
+        if fetched.response.status != 200:
             fetched.close()
             raise errors.NotFound()  # 204: it has no data
+        if fetched.length is None:
+            fetched.close()
+            raise errors.ServiceUnavailable(reason=f"store {self.id} tells no size")
         return Remote(fetched, fetched.length, partial(self._part, image_id), _RETRIES)
 
     def _part(self, image_id: str, offset: int, length: int) -> Fetched:
