@@ -41,8 +41,13 @@ class Later:
             self._answer.close()
 
     def _now(self) -> Answer:
+        """Raises TransferError: who reads has been told of data."""
         if self._answer is None:
-            self._answer = self._ask()
+            try:
+                self._answer = self._ask()
+            except (errors.NotFound, errors.ServiceUnavailable) as error:
+                reason = f"its origin does not send it ({error.code})"
+                raise errors.TransferError(reason=reason) from None
         return self._answer
 
 

@@ -205,6 +205,28 @@ def test_a_read_that_breaks_is_gone_on_with(
     assert "If-Match: " in meddler.asked[-1][2]
 
 
+@pytest.mark.parametrize("passes_by", [False, True])
+def test_a_read_that_breaks_is_gone_on_with_by_a_service_that_comes_to(
+    new_store: NewStore, meddler: Meddler, passes_by: bool
+) -> None:
+    """Nor is it another error that it never does."""
+    store = new_store(through=meddler.url, passes_by=passes_by)
+    url = published(landed(store))
+    refusing = Fault("GET", IMAGE_ID, times=0, status=503)
+    meddler.faults += [Fault("GET", IMAGE_ID, cut_answer=MIB), refusing]
+    with contextlib.closing(store.open(url)) as data:
+        assert data.read(4096) == CONTENT[:4096]
+        refusing.times = 4  # as often as it is asked at a time
+        assert data_to_its_end(data) == CONTENT[4096:]
+        assert refusing.times == 0
+    meddler.faults.append(Fault("GET", IMAGE_ID, cut_answer=MIB))
+    with contextlib.closing(store.open(url)) as data:
+        assert data.read(4096) == CONTENT[:4096]
+        refusing.times = 99
+        with pytest.raises(errors.TransferError):
+            data_to_its_end(data)
+
+
 @pytest.mark.parametrize("replaced", [True, False])
 def test_a_read_that_breaks_is_not_gone_on_with_in_another_object(
     new_store: NewStore, meddler: Meddler, replaced: bool
