@@ -421,8 +421,12 @@ class S3Store:
             document = reply.document
             if document.findtext("IsTruncated") != "true":
                 return
-            for word, name in markers.items():
-                query[word] = document.findtext(f"Next{name}", "")
+            following = {
+                word: document.findtext(f"Next{name}", "") for word, name in markers.items()
+            }
+            if not any(following.values()):
+                raise self._bucket.refusal(reply)
+            query |= following
 
     def _forget(self, upload: Element) -> bool:
         """Abort an upload unless somebody may still be at it; whether it was."""

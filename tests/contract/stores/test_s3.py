@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from headrace.stores.window import WindowWriter
 from headrace.transfer import engine
 from tests import certificates
 from tests.contract.stores import buckets
+from tests.contract.stores.origin_server import running
 from tests.contract.stores.storing import IMAGE_ID, OTHER_ID, get, published, put
 from tests.faults.service import wait_until
 from tests.meddler import Fault, Meddler, meddling
@@ -152,6 +154,19 @@ def test_lists_come_page_by_page(new_store: NewStore, meddler: Meddler) -> None:
     for writer in writers:
         writer.abort()
     assert sorted(store.held()) == ids
+
+
+def test_a_list_that_says_there_is_more_and_not_from_where() -> None:
+    page = (
+        "<ListBucketResult><IsTruncated>true</IsTruncated>"
+        f"<Contents><Key>{IMAGE_ID}</Key></Contents></ListBucketResult>"
+    )
+    with running() as service:
+        for query in ("", "continuation-token=&"):
+            service.data[f"/images?{query}list-type=2&max-keys=1000"] = page.encode()
+        store = S3Store("s3", service.url(""), "images", "access", "secret", windows="/")
+        with pytest.raises(errors.ServiceUnavailable):
+            list(islice(store.held(), 10))
 
 
 def test_so_many_are_open_at_a_time(new_store: NewStore) -> None:
