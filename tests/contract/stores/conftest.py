@@ -80,9 +80,9 @@ def store(request: pytest.FixtureRequest, variant: str, datadir: Path) -> Iterat
     chosen = VARIANTS[variant]
     if chosen.server is not None:
         request.getfixturevalue(chosen.server)
-    before = descriptors()
+    before = descriptors(sockets=chosen.sockets)
     yield chosen.make(datadir)
-    assert descriptors() == before
+    assert descriptors(sockets=chosen.sockets) == before
 
 
 @pytest.fixture

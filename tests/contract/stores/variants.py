@@ -22,7 +22,8 @@ class Variant:
 
     ``exclusive`` is whether of those who commit at the same time only one is told that it has.
     ``leftovers`` is what a sweep has to remove of a writer that was killed.  ``server`` is the
-    fixture of what it needs to run.
+    fixture of what it needs to run.  ``sockets`` is whether those it opens are its own: librados
+    connects and lets go when it likes.
     """
 
     make: Callable[[Path], Store]
@@ -30,6 +31,7 @@ class Variant:
     exclusive: bool = True
     leftovers: int = 0
     server: str | None = None
+    sockets: bool = True
 
 
 VARIANTS = {
@@ -39,7 +41,7 @@ VARIANTS = {
     ),
     "parted": Variant(lambda directory: PartedStore("parted", directory)),
     "swift": Variant(swifts.store, swifts.names, exclusive=False, server="swift_address"),
-    "rbd": Variant(rbds.store, rbds.names, leftovers=1, server="ceph_address"),
+    "rbd": Variant(rbds.store, rbds.names, leftovers=1, server="ceph_address", sockets=False),
     "s3": Variant(
         partial(buckets.store, buckets.SWIFT),
         partial(buckets.names, buckets.SWIFT),
