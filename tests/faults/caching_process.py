@@ -1,25 +1,23 @@
 """Processes that use a cache until they are killed: fill, read, remove and evict at random.
 
-Arguments: directory, size of the cache.  For each line on standard input, a seed, it forks one that
-does and says its process number.  One that finds bytes in the cache that nobody put there says so
-in the file ``wrong`` beside the directory.
+Arguments: directory, size of the cache.  Each is told its seed.
 """
 
 import contextlib
 import hashlib
-import os
 import random
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from headrace import errors
 from headrace.cache.directory import Directory
 from headrace.cache.filling import Fill
 from headrace.client.partial import Expected
 from headrace.transfer.engine import Source
-from tests.faults.cached import IMAGES, content
+from tests.faults.cached import CONTENTS
+from tests.faults.forked import serve
 
 PIECE = 8 << 10
 
@@ -43,19 +41,17 @@ def fill(directory: Directory, image_id: str, data: bytes, chance: random.Random
             Fill(entry, expected, lambda offset: bringing(data[offset:], chance)).run()
 
 
-def use(path: str, size: int, seed: int) -> None:
+def use(path: str, size: int, seed: str) -> None:
     directory = Directory(path, size)
     directory.clean()
-    chance = random.Random(seed)
+    chance = random.Random(int(seed))
     while True:
-        image_id = chance.choice(IMAGES)
-        data = content(image_id)
+        image_id = chance.choice(list(CONTENTS))
+        data = CONTENTS[image_id]
         deed = chance.random()
         if extent := directory.open(image_id, len(data)):
             with contextlib.closing(extent):
-                if extent.read() != data:
-                    with open(f"{path}.wrong", "a") as wrong:
-                        print(image_id, file=wrong)
+                assert extent.read() == data, image_id
         else:
             fill(directory, image_id, data, chance)
         if deed < 0.05:
@@ -66,13 +62,4 @@ def use(path: str, size: int, seed: int) -> None:
             directory.add_hits({image_id: 1})
 
 
-def main(path: str, size: int) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the dead are gone
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            use(path, size, int(line))
-        print(child, flush=True)
-
-
-main(sys.argv[1], int(sys.argv[2]))
+serve(partial(use, sys.argv[1], int(sys.argv[2])), wrong=f"{sys.argv[1]}.wrong")
