@@ -1,10 +1,12 @@
 """A fetch that is killed, and one without room."""
 
+import fcntl
 import hashlib
 import json
 import os
 import signal
 import subprocess
+import uuid
 from pathlib import Path
 
 from tests.cli.conftest import COMMAND, run
@@ -92,3 +94,40 @@ def test_a_full_target_is_not_there(tmp_path: Path) -> None:
         assert "cannot write" in done.err
         assert os.listdir(disk) == []
     assert run("fetch", image(1), "--offline", env=env).status == 0
+
+
+def test_what_killed_deliveries_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    def whole(wire: Wire) -> None:
+        begin(wire, wanted=None, start=0, until=SIZE)
+
+    def hidden() -> Path:
+        return tmp_path / f".headrace-{uuid.uuid4()}.fetch"
+
+    left, written, linked = (hidden() for _ in range(3))
+    other = hidden().with_suffix(".part")
+    with peer(whole) as found:
+        env = {"HEADRACE_URL": found.url, "HEADRACE_CACHE_DIR": str(tmp_path / "cache")}
+        assert run("fetch", image(1), env=env).status == 0
+    linked.hardlink_to(tmp_path / "cache" / image(1))
+    for each in (left, written, other):
+        each.write_bytes(b"half")
+    with written.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        words = ["fetch", image(1), "--offline", "--to", tmp_path / "disk"]
+        for more in ([], ["--force"], ["--force", "--link"]):
+            assert run(*words, *more, env=env).status == 0
+            assert (tmp_path / "disk").read_bytes() == DATA
+    assert {each for each in tmp_path.iterdir() if each.name.startswith(".")} == {written, other}
+
+
+def test_what_a_killed_conversion_left_is_removed_by_the_next_fetch(tmp_path: Path) -> None:
+    def whole(wire: Wire) -> None:
+        begin(wire, wanted=None, start=0, until=SIZE)
+
+    left = tmp_path / "cache" / "converting"
+    with peer(whole) as found:
+        env = {"HEADRACE_URL": found.url, "HEADRACE_CACHE_DIR": str(tmp_path / "cache")}
+        assert run("fetched", "list", env=env).status == 0
+        left.write_bytes(b"half")
+        assert run("fetch", image(1), env=env).status == 0
+    assert not left.exists()

@@ -182,9 +182,7 @@ class HostCache:
         """
         before = self.used()
         removed, _ = self._directory.prune()
-        removed += self._directory.clean(dead_for)
-        self._conversions.clean()
-        self._tidy()
+        removed += self._sweep(dead_for)
         return removed, max(before - self.used(), 0)
 
     def _have(self, connection: Connection, record: Record, progress: Progress) -> Kept:
@@ -280,8 +278,7 @@ class HostCache:
         )
         outcome = fill.run()
         if outcome is Outcome.WHOLE:
-            self._directory.clean(DEAD_FOR)
-            self._tidy()
+            self._sweep(DEAD_FOR)
             return None
         if outcome is Outcome.REMOVED:
             return errors.ClientError(reason="the image was removed from the cache meanwhile")
@@ -321,11 +318,22 @@ class HostCache:
             image_id, Record(record.image, record.size, mtime_ns, record.converted_to)
         )
 
+    def _sweep(self, dead_for: float) -> int:
+        """Remove what killed processes left; how many images that were."""
+        removed = self._directory.clean(dead_for)
+        self._conversions.clean()
+        self._tidy()
+        return removed
+
     def _tidy(self) -> None:
         """Forget what is not there any more."""
+        self._records.keep(self._there)
+
+    def _there(self) -> set[str]:
+        """The entries that are there, whole or not."""
         # In this order, or what is published between the two would be in neither.
         names = set(os.listdir(os.path.join(self.path, "incomplete")))
-        self._records.keep(names | {each.image_id for each in self._directory.cached()})
+        return names | {each.image_id for each in self._directory.cached()}
 
     def _no_room(self, what: str) -> errors.ClientError:
         return errors.ClientError(

@@ -10,7 +10,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -100,14 +100,20 @@ class Records:
                 os.unlink(aside)
             raise errors.StoreUnwritable() from error
 
-    def keep(self, entry_ids: set[str]) -> None:
-        """Forget all others, and what a crash left of writing one."""
+    def keep(self, there: Callable[[], set[str]]) -> None:
+        """Forget those of entries that are not ``there``, and what a crash left of writing one.
+
+        That is asked once it is known what is on record, so that what comes meanwhile stays.
+        """
+        noted: list[os.DirEntry[str]] = []
         with contextlib.suppress(OSError), os.scandir(self._path) as found:
-            for each in found:
-                with contextlib.suppress(FileNotFoundError):
-                    aside = "." in each.name and time.time() - each.stat().st_mtime < _WRITTEN_IN
-                    if each.name not in entry_ids and not aside:
-                        os.unlink(each.path)
+            noted = list(found)
+        entry_ids = there()
+        for each in noted:
+            with contextlib.suppress(OSError):
+                aside = "." in each.name and time.time() - each.stat().st_mtime < _WRITTEN_IN
+                if each.name not in entry_ids and not aside:
+                    os.unlink(each.path)
 
     def _file(self, entry_id: str) -> str:
         return os.path.join(self._path, entry_id)

@@ -2,16 +2,23 @@
 
 It is written without a name, where the file system has such files, and gets it when all of it is on
 the disk.  It shares the blocks of what it is made of where it can.
+
+Where it has to have another name before, to be written or to replace a file, that is
+``.headrace-<uuid>.fetch``, and the file is locked (flock), unless that is but one more name of a
+file of the cache.  So what a killed process left is known, and the next that delivers to the
+directory removes it.
 """
 
 import contextlib
 import errno
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from headrace.cache import entry
 from headrace.errors import ClientError, StoreFull, StoreUnwritable, TransferError, UsageError
 from headrace.transfer.engine import FileSink, pump
 from headrace.transfer.extent import Extent
@@ -19,6 +26,7 @@ from headrace.transfer.writeback import sync_directory
 
 LINK = "hard link"
 
+_PART = re.compile(r"\.headrace-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.fetch")
 _NOT_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 _NOT_LINKED = frozenset(
     {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES, errno.ENOENT}
@@ -51,6 +59,7 @@ def deliver(source: Extent, target: Path, *, replace: bool = False, link: bool =
     """
     target = Path(os.path.realpath(target))
     expect_free(target, replace=replace)
+    _sweep(target.parent)
     try:
         if link and _link(source.fileno(), target, replace=replace):
             return LINK
@@ -59,7 +68,12 @@ def deliver(source: Extent, target: Path, *, replace: bool = False, link: bool =
             with contextlib.suppress(FileNotFoundError):
                 os.fchmod(fd, stat.S_IMODE(target.stat().st_mode))
             os.fsync(fd)
-            _name(f"/proc/self/fd/{fd}" if part is None else str(part), target, replace=replace)
+            if part is None:
+                _name(fd, target, replace=replace)
+            elif replace:
+                os.rename(part, target)
+            else:
+                _link_at(str(part), target)
         sync_directory(target.parent)
     except FileExistsError:
         raise _exists(target) from None
@@ -75,7 +89,7 @@ def deliver(source: Extent, target: Path, *, replace: bool = False, link: bool =
 def _link(fd: int, target: Path, *, replace: bool) -> bool:
     """Give a file one more name; False where that cannot be."""
     try:
-        _name(f"/proc/self/fd/{fd}", target, replace=replace)
+        _name(fd, target, replace=replace)
     except OSError as error:
         if error.errno in _NOT_LINKED:
             return False
@@ -90,11 +104,11 @@ def _new_file(directory: Path) -> Iterator[tuple[int, Path | None]]:
     part = None
     try:
         fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        _lock(fd)
     except OSError as error:
         if error.errno not in _NOT_UNNAMED:
             raise
-        part = _part(directory)
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd, part = _named_file(directory)
     try:
         yield fd, part
     finally:
@@ -103,17 +117,51 @@ def _new_file(directory: Path) -> Iterator[tuple[int, Path | None]]:
             part.unlink(missing_ok=True)
 
 
-def _name(file: str, target: Path, *, replace: bool) -> None:
-    """Give ``file`` the name ``target``, in place of another file if that is wanted."""
+def _named_file(directory: Path) -> tuple[int, Path]:
+    while True:
+        part = _part(directory)
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        if _lock(fd) and entry.is_at(fd, str(part)):
+            return fd, part
+        os.close(fd)  # a sweep came before its lock, and has removed it or will
+
+
+def _lock(fd: int) -> bool:
+    """Have a file be left alone by sweeps; False when one has come before."""
+    try:
+        return entry.take(fd)
+    except OSError:  # where there are no locks no sweep gets one, either
+        return True
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what killed processes left in a directory."""
+    with contextlib.suppress(OSError), os.scandir(directory) as found:
+        for each in found:
+            if _PART.fullmatch(each.name) and (fd := entry.open_to_read(each.path)) is not None:
+                with contextlib.suppress(OSError):
+                    # Who loses one more name of a file makes it again.
+                    if os.fstat(fd).st_nlink > 1 or entry.take(fd):
+                        os.unlink(each.path)
+                entry.close(fd)
+
+
+def _name(fd: int, target: Path, *, replace: bool) -> None:
+    """Give a file the name ``target``, in place of another file if that is wanted."""
+    file = f"/proc/self/fd/{fd}"
     if not replace:
         _link_at(file, target)
         return
-    part = _part(target.parent)
-    _link_at(file, part)
-    try:
-        os.rename(part, target)
-    finally:
-        part.unlink(missing_ok=True)  # rename(2) leaves it where both are the same file
+    while True:
+        part = _part(target.parent)
+        _link_at(file, part)
+        try:
+            os.rename(part, target)
+            return
+        except FileNotFoundError:  # a sweep has removed it
+            continue
+        finally:
+            part.unlink(missing_ok=True)  # rename(2) leaves it where both are the same file
 
 
 def _link_at(file: str, name: Path) -> None:
@@ -125,7 +173,7 @@ def _link_at(file: str, name: Path) -> None:
 
 
 def _part(directory: Path) -> Path:
-    return directory / f".headrace-{uuid.uuid4()}.part"
+    return directory / f".headrace-{uuid.uuid4()}.fetch"
 
 
 def _exists(target: Path) -> UsageError:

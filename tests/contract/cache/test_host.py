@@ -402,3 +402,21 @@ def test_one_that_is_killed_is_followed_by_who_waits(cache: HostCache) -> None:
         kept = fetch(patient, record(), serve(start=HALF), progress=kill)
     assert told[0] == HALF  # seen while it was the other's
     assert (kept.found, kept.resumed) == (Found.FETCHED, HALF)
+
+
+def test_a_record_that_is_new_stays(cache: HostCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process begins with an image, while what is gone is forgotten."""
+    records = os.path.join(cache.path, "records")
+    begun: list[str] = []
+    look = os.scandir
+
+    def scandir(path: str) -> Any:
+        if path == records:
+            for part in ("incomplete", "records"):
+                Path(cache.path, part, image(2)).touch()
+            begun.append(image(2))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    cache.prune()
+    assert begun == os.listdir(records)
