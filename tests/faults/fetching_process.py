@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ class Host:
         if points:
             die_before(points)
         for number in itertools.count():
-            image_id, _, format = chance.choice(truth).partition(".")
+            wanted = chance.choice(truth)
+            if chance.random() < 0.5:  # what all want just now, so that one waits for another
+                wanted = truth[int(time.monotonic() * 2) % len(truth)]
+            image_id, _, format = wanted.partition(".")
             deed = chance.random()
             if deed < 0.05:
                 self.call("fetched", "delete", image_id)

@@ -21,9 +21,9 @@ from tests.faults.test_kill import kill, runs
 from tools.serving import Serving, children, serving
 
 MIB = 1 << 20
-RATE = 16 * MIB  # bytes a second of a download from the centre: it takes 30 to 160 ms
-MAX_SIZE = 5 * MIB  # half of what there is
-SIZES = [MIB // 2 * number + number for number in range(1, 6)] * 2
+RATE = 24 * MIB  # bytes a second of a download: it takes 40 to 200 ms
+MAX_SIZE = 15 * MIB  # half of what there is
+SIZES = [MIB * number + number for number in range(1, 6)] * 2
 READERS = 6
 
 
@@ -65,6 +65,8 @@ class Readers:
 
     def _read(self, chance: random.Random) -> None:
         image_id = chance.choice(list(self._contents))
+        if chance.random() < 0.5:  # what many read just now, so that one goes on where another died
+            image_id = list(self._contents)[int(time.monotonic() * 4) % len(self._contents)]
         data = self._contents[image_id]
         start = chance.randrange(len(data)) if chance.random() < 0.3 else 0
         fields = [f"Range: bytes={start}-"] if start else []
@@ -87,14 +89,13 @@ class Campaign:
     def __init__(self, start: Start, directory: Path, seed: int) -> None:
         self.kills = 0
         self._chance = random.Random(seed)
-        centre = start(
-            state_dir=directory / "centre", env={"OS_HEADRACE__DOWNLOAD_RATE": str(RATE)}
-        )
+        rate = {"OS_HEADRACE__DOWNLOAD_RATE": str(RATE)}
+        centre = start(state_dir=directory / "centre", env=rate)
         blocks = [self._chance.randbytes(size) for size in SIZES]
         self._contents = {centre.active(data): data for data in blocks}
         self._edge = directory / "edge"
         self._cache = self._edge / "cache"
-        self._env = {
+        self._env = rate | {
             "OS_DEFAULT__ENABLED_BACKENDS": "near:file,centre:imageapi",
             "OS_DEFAULT__IMAGE_CACHE_DIR": str(self._cache),
             "OS_DEFAULT__IMAGE_CACHE_MAX_SIZE": str(MAX_SIZE),

@@ -22,9 +22,9 @@ from tests.needs import require_command
 
 PROCESS = Path(__file__).with_name("fetching_process.py")
 MIB = 1 << 20
-RATE = 24 * MIB  # bytes a second of a download: it takes 40 to 170 ms
-MAX_SIZE = 9 * MIB  # half of what there is
-SIZES = (1 * MIB, 2 * MIB + 1, 3 * MIB, 4 * MIB - 1)
+RATE = 24 * MIB  # bytes a second of a download: it takes 80 to 200 ms
+MAX_SIZE = 11 * MIB  # half of what there is
+SIZES = (2 * MIB, 3 * MIB + 1, 4 * MIB, 5 * MIB - 1)
 DISK = 2 * MIB
 POINTS = 60  # passed by some fetches
 
