@@ -167,7 +167,7 @@ class Directory:
         with _translated(), self._index.alone() as ledger:
             if self._has(image_id, size):
                 return None
-            fd = self._take(image_id, create=True)
+            fd = self._take(ledger, image_id, create=True)
             if fd is None:
                 return None
             if os.fstat(fd).st_size > size:
@@ -195,7 +195,7 @@ class Directory:
         with _translated(), self._index.alone() as ledger:
             if self._has(image_id, size):
                 return None
-            left = self._take(image_id, create=True)
+            left = self._take(ledger, image_id, create=True)
             if left is None:
                 return None
             self._drop(image_id, left)
@@ -213,11 +213,7 @@ class Directory:
         """
         with _translated(), self._index.alone() as ledger:
             there = self._give_up(self._path(image_id), image_id)
-            path = self._path(image_id, _INCOMPLETE)
-            if entry.state_at(path) in (State.FILLING, State.WHOLE):
-                os.chmod(path, entry.FAILED)
-            there = self._give_up(path, image_id) or there
-            ledger.release(image_id)
+            there = self._revoke(ledger, image_id) or there
             ledger.forget(image_id)
         return there
 
@@ -247,7 +243,7 @@ class Directory:
             for held in list(self._held(_INVALID, everything=True)):
                 removed += self._remove_if_free(held.path)
             for held in list(self._held(_INCOMPLETE)):
-                removed += self._clean(held, dead_for)
+                removed += self._clean(ledger, held, dead_for)
             for held in list(self._held()):
                 if entry.state(held.status) is not State.WHOLE:
                     removed += self._give_up(held.path, held.name)
@@ -357,7 +353,7 @@ class Directory:
         self._give_up(path, image_id)
         return False
 
-    def _take(self, image_id: str, *, create: bool) -> int | None:
+    def _take(self, ledger: Ledger, image_id: str, *, create: bool) -> int | None:
         """The image's incomplete file with its lock; None when another has it.
 
         One that was whole and had not got its name when its filler died is to be verified again:
@@ -366,7 +362,7 @@ class Directory:
         path = self._path(image_id, _INCOMPLETE)
         found = entry.state_at(path)
         if found is State.FAILED:
-            self._give_up(path, image_id)
+            self._revoke(ledger, image_id)
         elif found is State.WHOLE and not self._reopen(path):
             return None
         fd = entry.open_to_fill(path, create=create)
@@ -419,6 +415,30 @@ class Directory:
             return False
         return True
 
+    def _revoke(self, ledger: Ledger, image_id: str) -> bool:
+        """Give up an incomplete file, whoever fills it; whether it was there.
+
+        It grows until its filler sees that: so the file keeps what is promised to the image.
+        """
+        path = self._path(image_id, _INCOMPLETE)
+        promised = ledger.reservations().get(image_id, 0)
+        ledger.release(image_id)
+        fd = entry.open_to_read(path)  # before it has failed: then only root could
+        try:
+            if entry.state_at(path) in (State.FILLING, State.WHOLE):
+                os.chmod(path, entry.FAILED)
+            aside = self._set_aside(path, image_id)
+            if _is_free(fd):
+                os.unlink(aside)
+            else:
+                ledger.reserve(os.path.basename(aside), promised)
+        except FileNotFoundError:
+            return False
+        finally:
+            if fd is not None:
+                entry.close(fd)
+        return True
+
     def _set_aside(self, path: str, image_id: str) -> str:
         aside = os.path.join(self.path, _INVALID, f"{image_id}.{os.lstat(path).st_ino}")
         os.rename(path, aside)
@@ -428,8 +448,7 @@ class Directory:
         """Remove a file in which nobody can begin to be interested, unless somebody is."""
         fd = entry.open_to_read(path)
         try:
-            # One that failed and so cannot be opened is left by those who have it at once.
-            free = fd is None or (entry.take(fd) and not entry.is_used(fd))
+            free = _is_free(fd)
             if free:
                 os.unlink(path)
             return free
@@ -451,13 +470,13 @@ class Directory:
         finally:
             entry.close(fd)
 
-    def _clean(self, held: _Held, dead_for: float) -> bool:
+    def _clean(self, ledger: Ledger, held: _Held, dead_for: float) -> bool:
         """Remove an incomplete file that nobody has any use for; whether that was so."""
         if entry.state(held.status) is State.FAILED:
-            return self._give_up(held.path, held.name)
+            return self._revoke(ledger, held.name)
         if time.time() - held.status.st_mtime < dead_for:
             return False
-        fd = self._take(held.name, create=False)
+        fd = self._take(ledger, held.name, create=False)
         if fd is None:
             return False
         if not entry.keep_followers_out(fd):
@@ -470,10 +489,10 @@ class Directory:
         """The bytes that lie there or are promised, beside those of ``image_id``."""
         promised = ledger.reservations()
         total = sum(held.status.st_size for held in self._held())
-        total += sum(held.status.st_size for held in self._held(_INVALID, everything=True))
+        growing = (*self._held(_INCOMPLETE), *self._held(_INVALID, everything=True))
         return total + sum(
             max(held.status.st_size, promised.get(held.name, 0))
-            for held in self._held(_INCOMPLETE)
+            for held in growing
             if held.name != image_id
         )
 
@@ -486,7 +505,7 @@ class Directory:
             self._remove_if_free(held.path)
         for held in list(self._held(_INCOMPLETE)):
             if held.name != image_id:
-                self._clean(held, 0.0)
+                self._clean(ledger, held, 0.0)
         missing = self._taken(ledger, image_id) - room
         free = sum(
             held.status.st_size for held in self._held() if self._evict(held.path, only_look=True)
@@ -514,9 +533,16 @@ class Directory:
             ledger.forget(image_id)
         for image_id in there.keys() - noted.keys():
             ledger.note(_described(there[image_id], 0, None))
-        filling = {held.name for held in self._held(_INCOMPLETE)}
-        for image_id in ledger.reservations().keys() - filling:
-            ledger.release(image_id)
+        growing = (*self._held(_INCOMPLETE), *self._held(_INVALID, everything=True))
+        for name in ledger.reservations().keys() - {held.name for held in growing}:
+            ledger.release(name)
+
+
+def _is_free(fd: int | None) -> bool:
+    """Whether nobody has a file that was set aside; one that failed, and so cannot be opened, is
+    left by those who have it at once.
+    """
+    return fd is None or (entry.take(fd) and not entry.is_used(fd))
 
 
 def _described(held: _Held, hits: int, checksum: str | None) -> Cached:

@@ -28,7 +28,7 @@ _MUCH = 1 << 20  # bytes that are worth another round of attempts
 # What has landed of these is not to be gone on with, or there is no room for the rest.
 _USELESS = (errors.NoRanges, errors.NotFound, errors.StoreFull, errors.StoreUnwritable)
 
-# Write-back is started, and a look taken whether all this is still wanted, every so many bytes.
+# Write-back is started every so many bytes.
 _STEP = 8 << 20
 
 
@@ -188,7 +188,7 @@ class Fill:
         if total - self._pushed >= _STEP:
             start_writeback(self._entry.fd, self._pushed, total - self._pushed)
             self._pushed = total
-            self._check()
+        self._check()
 
     def _check(self) -> None:
         """Whether this is still to go on; raises ServiceStops, ImageGone."""

@@ -42,7 +42,7 @@ class Ledger:
         self._connection = connection
 
     def reservations(self) -> dict[str, int]:
-        """The bytes promised to each image that is being filled."""
+        """The bytes promised to each image that is being filled, and to files set aside."""
         return dict(self._connection.execute("SELECT image_id, size FROM headrace_reservations"))
 
     def reserve(self, image_id: str, size: int) -> None:

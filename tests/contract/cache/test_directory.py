@@ -13,6 +13,7 @@ import pytest
 from headrace import errors
 from headrace.cache import entry as entries
 from headrace.cache.directory import Directory
+from headrace.cache.index import Index
 from headrace.cache.filling import Outcome
 from headrace.cache.handed import Handed
 from tests.contract.cache.caching import KIB, begin, content, fill, image, lies_in, read
@@ -272,6 +273,31 @@ def test_an_entry_that_is_removed_while_it_is_filled_is_not_published(
     os.close(fd)
     directory.clean()
     assert lies_in(directory) == set()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_entry_that_is_removed_while_it_is_filled_keeps_what_it_was_promised(
+    directory: Directory, again: bool
+) -> None:
+    """Its filler lands more before it looks; so, too, when somebody died who removed it."""
+    entry = begin(directory, ONE, 60 * KIB)
+    os.pwrite(entry.fd, b"x" * KIB, 0)
+    if again:
+        os.fchmod(entry.fd, entries.FAILED)
+        begin(directory, ONE, 10 * KIB).discard()
+    else:
+        assert directory.delete(ONE)
+    with pytest.raises(errors.StoreFull):
+        directory.begin(TWO, 60 * KIB)
+    directory.clean()
+    with pytest.raises(errors.StoreFull):
+        directory.begin(TWO, 60 * KIB)
+    entry.leave()
+    begin(directory, TWO, 60 * KIB).discard()
+    directory.clean()
+    assert lies_in(directory) == set()
+    with Index(os.path.join(directory.path, "cache.db")).alone() as ledger:
+        assert ledger.reservations() == {}
 
 
 def test_followers_of_a_bad_fill_see_that_it_failed(directory: Directory) -> None:
