@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ POINTS = frozenset({
     "os.utime", "socket.connect", "sqlite3.connect", "subprocess.Popen",
 })  # fmt: skip
 """Python's audit events, beside that of a file that is opened to be written: between two of them
-lie states that others can see, however short they are."""
+lies a state that others can see, however short it is."""
 
 _TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -57,6 +58,7 @@ class Host:
     max_size: str
 
     def live(self, line: str) -> None:
+        """Fetch, deliver, prune and remove at random."""
         seed, points = map(int, line.split())
         chance = random.Random(seed)
         truth = sorted(each.name for each in (self.directory / "truth").iterdir())
@@ -74,7 +76,7 @@ class Host:
                 self.call("fetched", "prune")
             else:
                 words = ["--convert", format] if format else []
-                self.fetch(f"{os.getpid()}-{number}", image_id, *words, chance=chance)
+                self.fetch(f"{seed}-{number}", image_id, *words, chance=chance)
 
     def fetch(self, own: str, image_id: str, *words: str, chance: random.Random) -> None:
         """Fetch an image, and deliver it in one of all ways or not."""
@@ -107,9 +109,7 @@ class Host:
 
 
 if __name__ == "__main__":
-    for command in ("fetch", "fetched"):  # so that the forks need not load it
-        main.cli.get_command(main.click.Context(main.cli), command)
-    for module in ("headrace.cache.host", "headrace.cache.target", "headrace.cli.converting"):
-        __import__(module)
+    for module in ("cache.host", "cache.target", "cli.converting", "cli.fetch", "client.clouds"):
+        import_module(f"headrace.{module}")  # so that the forks need not
     host = Host(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
     serve(host.live, wrong=f"{sys.argv[2]}/wrong")

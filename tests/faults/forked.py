@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tools.serving import environment
+
 _GUARD = 60.0  # seconds; a hang guard
 
 
@@ -24,7 +26,7 @@ class Forks:
         self._parent = subprocess.Popen(
             [sys.executable, program, *map(str, words)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment({"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}),
         )  # fmt: skip
 
     def begin(self, line: str) -> int:

@@ -13,9 +13,9 @@ import pytest
 from headrace import errors
 from headrace.cache import entry as entries
 from headrace.cache.directory import Directory
-from headrace.cache.index import Index
 from headrace.cache.filling import Outcome
 from headrace.cache.handed import Handed
+from headrace.cache.index import Index
 from tests.contract.cache.caching import KIB, begin, content, fill, image, lies_in, read
 from tests.needs import require_root
 
