@@ -141,8 +141,6 @@ def references(conf: cfg.ConfigOpts, group: str) -> dict[str, dict[str, Any]]:
     options = conf[group]
     if options.swift_store_multi_tenant:
         raise _wrong(group, "swift_store_multi_tenant is not supported")
-    if options.swift_store_endpoint:
-        _check_url(group, "swift_store_endpoint", options.swift_store_endpoint)
     if options.swift_store_config_file is None:
         names = ("auth_address", "auth_version", *_PASSWORD, *_CREDENTIAL)
         said = {name: options[f"swift_store_{name}"] for name in names}
@@ -167,7 +165,8 @@ def endpoint(conf: cfg.ConfigOpts, group: str) -> str | None:
 
 def _reference(group: str, where: str, said: dict[str, Any], version: str) -> dict[str, Any]:
     address = said.get("auth_address") or ""
-    _check_url(group, f"auth_address{where}", address)
+    if not address.startswith(("http://", "https://")):
+        raise _wrong(group, f"auth_address{where} is no http or https URL")
     if not any(all(said.get(name) for name in pair) for pair in (_CREDENTIAL, _PASSWORD)):
         raise _wrong(group, f"user and key{where} are not set")
     fields = {name: said.get(name) for name in _CREDENTIAL}
@@ -182,11 +181,6 @@ def _reference(group: str, where: str, said: dict[str, Any], version: str) -> di
         "version": (said.get("auth_version") or version).removeprefix("v").partition(".")[0],
         **fields,
     }
-
-
-def _check_url(group: str, name: str, url: str) -> None:
-    if not url.startswith(("http://", "https://")):
-        raise _wrong(group, f"{name} is no http or https URL")
 
 
 def _sections(group: str, path: str) -> dict[str, dict[str, str]]:

@@ -112,7 +112,6 @@ def test_the_store_that_is_made_of_them(tmp_path: Path) -> None:
         (ONE.replace("swift_store_key", "#"), "user and key are not set"),
         (ONE + "swift_store_multi_tenant = true", "swift_store_multi_tenant is not supported"),
         ("swift_store_config_file = /nonexistent", "No such file"),
-        (ONE + "swift_store_endpoint = h/v1/AUTH_a", "swift_store_endpoint is no http or https"),
     ],
 )
 def test_what_cannot_be_is_refused_at_the_start(tmp_path: Path, text: str, reason: str) -> None:
