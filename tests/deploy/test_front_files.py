@@ -1,6 +1,7 @@
 """Behind nginx and Apache: which files they send themselves, besides the default store's."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from tests.deploy.conftest import MIB, OCTETS, Deployed, path, require_host
 from tests.deploy.test_cache import remote
 from tests.deploy.wire import Wire
 from tests.faults.service import wait_until
-from tools import hosts
+from tests.needs import require_strace
+from tools import hosts, strace
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +41,14 @@ NAMED = {"nginx": "x-accel-redirect", "apache": "x-sendfile"}
 def front(request: pytest.FixtureRequest) -> Iterator[Deployed]:
     require_host(request.param)
     with hosts.running(request.param, conf=CONF) as host:
+        yield Deployed(host, DATA)
+
+
+@pytest.fixture(params=NAMED)
+def traced(request: pytest.FixtureRequest) -> Iterator[Deployed]:
+    """The same under strace."""
+    require_host(request.param)
+    with hosts.running(request.param, conf=CONF, tracer=require_strace()) as host:
         yield Deployed(host, DATA)
 
 
@@ -111,3 +121,20 @@ def test_what_it_sends_stays_until_it_is_sent(front: Deployed, origin: Origin) -
         assert not entry.exists()
         assert aside.stat().st_ino == inode
         assert wire.answer().body == DATA
+
+
+def test_a_hit_leaves_by_the_fronts_sendfile(traced: Deployed, origin: Origin) -> None:
+    """No other call of its touches the entry, and no call of ours."""
+    image, _ = cached(traced, origin)
+    programs = (traced.host.ours, traced.host.sender)
+
+    def moved() -> list[Counter[str]]:
+        for program in programs:
+            strace.settle(traced.host.place.prefix(program))
+        return [strace.on_file(traced.host.place.prefix(program), image) for program in programs]
+
+    before = moved()
+    assert traced.ask("GET", path(image)).body == DATA
+    ours, fronts = (now - then for now, then in zip(moved(), before, strict=True))
+    assert ours == {}
+    assert fronts == {"sendfile": len(DATA)}
