@@ -12,10 +12,11 @@ given to nobody while others have the file open, tells that it does.
 import contextlib
 import fcntl
 import os
-import signal
 import stat
 import struct
 from enum import Enum, auto
+
+from headrace.transfer.linux import is_open_elsewhere
 
 FILLING = 0o600
 FAILED = 0o000
@@ -98,16 +99,10 @@ def is_open(fd: int) -> bool:
     """
     if os.fstat(fd).st_nlink > 1:
         return False
-    # Should somebody open it in this moment, that is told by a signal, and SIGIO would end us.
-    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
     try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except BlockingIOError:
-        return True
+        return is_open_elsewhere(fd)
     except OSError:  # another's file, or a file system that has no leases
         return False
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
 
 
 def is_used(fd: int) -> bool:

@@ -93,7 +93,11 @@ class Cache:
         if found is not None:
             self._hit(image.id)
             if self._handed is not None:
-                self._handed.add(image.id, found.fd)
+                try:
+                    self._handed.add(image.id, found.fd)
+                except OSError:  # too many open files
+                    found.close()
+                    raise
             return found
         if not self.stopping:
             try:

@@ -7,14 +7,13 @@ only, and so is every file that is taken from it; and what changes while it is h
 """
 
 import contextlib
-import fcntl
 import os
 import re
-import signal
 import stat
 from typing import Self
 
 from headrace import errors
+from headrace.transfer.linux import is_open_elsewhere
 
 _NAME = re.compile(r"[0-9]+")  # as nginx names what it receives
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -113,7 +112,8 @@ def _sweep(path: str) -> bool:
     except OSError:
         return False
     try:
-        if not (_is_ours_alone(os.fstat(fd)) and not _is_written(fd)):
+        # A server in front has it open for writing as long as it receives.
+        if not (_is_ours_alone(os.fstat(fd)) and not is_open_elsewhere(fd, to_write=True)):
             return False
         os.unlink(path)
     except OSError:
@@ -121,15 +121,3 @@ def _sweep(path: str) -> bool:
     finally:
         os.close(fd)
     return True
-
-
-def _is_written(fd: int) -> bool:
-    """Whether anybody has the file open for writing, as a server has while it receives."""
-    # Should somebody open it in this moment, that is told by a signal, and SIGIO would end us.
-    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except BlockingIOError:
-        return True
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False

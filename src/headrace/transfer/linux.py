@@ -14,6 +14,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import socket
 import struct
 import sys
@@ -153,6 +154,22 @@ def read_in(fd: int, offset: int, length: int) -> None:
     os.posix_fadvise(fd, offset, 2 * length, os.POSIX_FADV_WILLNEED)
     for position in range(offset, offset + length, _FETCHED):
         os.pread(fd, 1, position)
+
+
+def is_open_elsewhere(fd: int, *, to_write: bool = False) -> bool:
+    """Whether anybody else has a file open, or has it open for writing, in any process.
+
+    By a lease, which is given to nobody then.  Raises OSError where there are none: of another's
+    file, and on some file systems.
+    """
+    # Should somebody open it in this moment, that is told by a signal, and SIGIO would end us.
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK if to_write else fcntl.F_WRLCK)
+    except BlockingIOError:
+        return True
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def drop(fd: int, offset: int, length: int) -> None:
