@@ -2,8 +2,9 @@
 
 Who may name what (the contract of the Image API, and OSSA-2014-041, 2015-002, 2016-006 behind it):
 http and https addresses that pass the filter, where there is a store for them; files below the
-directories that the operator lists, for administrators; nothing else.  Why an address was refused,
-or what was found there, is never told.
+directories that the operator lists, for administrators; of an image that waits for its data, what
+lies under its own name in a store where instances are cloned, as Nova's snapshots do; nothing else.
+Why an address was refused, or what was found there, is never told.
 """
 
 import logging
@@ -24,7 +25,7 @@ from headrace.service.hashing import Stopped, hash_data
 from headrace.service.images import ChangeOp, Clock, Images, afresh
 from headrace.service.landing import UploadRules
 from headrace.service.quota import Quota
-from headrace.stores.base import Data
+from headrace.stores.base import Cloning, Data, Store
 from headrace.stores.registry import Registry
 from headrace.transfer.extent import Extent
 
@@ -116,7 +117,8 @@ class Locations:
     def _add(self, context: Context, image_id: str, named: Named) -> None:
         image = self._changeable(context, image_id, "add_image_location")
         _require(image, Status.QUEUED)
-        location = self._checked(context, named)
+        by_service = context.is_admin or "service" in context.roles
+        location = self._checked(context, image, named, snapshots=by_service)
         after = self._filled(image, location, None if self._rules.hashing else named.hashes)
         upload_id, worker = str(uuid.uuid4()), workers.identity()
         if not self._rules.hashing:
@@ -201,16 +203,19 @@ class Locations:
             return replace(image, locations=())
         return image
 
-    def _checked(self, context: Context, named: Named) -> Location:
-        """The location that a caller names; raises InvalidLocation."""
+    def _checked(
+        self, context: Context, image: Image, named: Named, *, snapshots: bool
+    ) -> Location:
+        """The location that a caller names, also by ``snapshots``; raises InvalidLocation."""
         store = self._registry.find(Location(named.url))
         if store is None or len(named.url) > _LONGEST_URL:
             raise errors.InvalidLocation()
-        if not (context.is_admin or self._registry.public(store)):
-            raise errors.InvalidLocation()
         if not all(isinstance(each, (str, list, dict)) for each in named.metadata.values()):
             raise errors.InvalidLocation()
-        store.check(named.url)
+        if not (snapshots and _is_snapshot(image, store, named.url)):
+            if not (context.is_admin or self._registry.public(store)):
+                raise errors.InvalidLocation()
+            store.check(named.url)
         return self._registry.mended(Location(named.url, named.metadata), store)
 
     def _open(self, location: Location) -> Data:
@@ -268,7 +273,7 @@ class Locations:
             raise errors.QuotaExceeded(
                 quota="image_location_quota", limit=self._rules.quota, wanted=wanted
             )
-        location = self._checked(context, named)
+        location = self._checked(context, image, named, snapshots=True)
         if any(each.url == location.url for each in image.locations):
             raise errors.BadRequest(reason="the image has this location already")
         if image.status is Status.QUEUED:
@@ -399,6 +404,17 @@ class Locations:
 
 
 _EVERYBODY = Context(Viewer(is_admin=True))
+
+
+def _is_snapshot(image: Image, store: Store, url: str) -> bool:
+    """Whether a location is the place that a store where instances are cloned has for the image.
+
+    Nova has the snapshot of an instance cloned to there, and tells (direct_snapshot).  While the
+    image is queued, nobody else's data can be there.  They are raw: what an instance has written is
+    not to be taken for a format that refers to other files, and cannot be inspected here.
+    """
+    waits = image.status is Status.QUEUED and image.disk_format == "raw"
+    return waits and isinstance(store, Cloning) and store.url(image.id) == url
 
 
 def _require(image: Image, status: Status) -> None:

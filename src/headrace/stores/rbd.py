@@ -98,7 +98,8 @@ class RbdStore:
         return {}
 
     def check(self, url: str) -> None:
-        # It may be another image's: only the store itself says what lies where in it.
+        # It may be another image's: only the store itself says what lies where in it.  Of what lies
+        # under the image's own name service/locations.py decides.
         raise errors.InvalidLocation()
 
     def create(self, image_id: str, size: int | None) -> WindowWriter:
