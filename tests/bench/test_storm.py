@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from headrace.client import Connection, Images
+from tests import certificates, relay
 from tests.bench.test_images import impostor
 from tests.client.peer import Request, Wire
 from tests.contract.stores.origin_server import Origin, running
@@ -202,6 +204,40 @@ def test_chunks() -> None:
     assert "no client got the image: the connection was closed" in said
 
 
+@contextlib.contextmanager
+def encrypted(url: str, directory: Path) -> Iterator[tuple[str, str]]:
+    """What is at ``url`` behind TLS, and the certificate to trust."""
+    certificate = certificates.make(directory / "both.pem")
+    port = urlsplit(url).port
+    assert port is not None
+    with relay.encrypted(port, certificate) as found:
+        yield found, str(certificate)
+
+
+def test_through_tls(service: Serving, origin: Origin, tmp_path: Path) -> None:
+    image = remote(service, origin)
+    with encrypted(service.url, tmp_path) as (url, certificate):
+        found = figures(url, "--image", image, "--cafile", certificate)
+        assert (found["VIA"], found["CACHE"]) == ("copy", "cold")
+        assert (found["CLIENTS_SERVED"], found["BACKEND_READS"]) == (CLIENTS, 1)
+        moved = found["THROUGHPUT"] * 1024 * found["ELAPSED_TIME"]
+        assert moved == pytest.approx(CLIENTS * len(DATA), rel=1e-9)
+        assert found["WARM_THROUGHPUT"] > 0
+        said = storm(url, "--image", image, status=1).stderr
+        assert "its certificate is not trusted" in said
+
+
+def test_chunks_through_tls(tmp_path: Path) -> None:
+    with impostor(_in_chunks) as plain, encrypted(plain, tmp_path) as (url, certificate):
+        found = figures(url, "--image", "x", "--cafile", certificate)
+        assert found["CLIENTS_SERVED"] == CLIENTS
+        assert found["THROUGHPUT"] * 1024 * found["ELAPSED_TIME"] == pytest.approx(CLIENTS * 70_000)
+    cut = partial(_in_chunks, end=b"")
+    with impostor(cut) as plain, encrypted(plain, tmp_path) as (url, certificate):
+        said = storm(url, "--image", "x", "--cafile", certificate, status=1).stderr
+    assert "no client got the image: the connection was closed" in said
+
+
 def _until_closed(wire: Wire, request: Request) -> None:
     if not _record(wire, request, 70_000):
         wire.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + bytes(70_000))
@@ -248,7 +284,7 @@ def test_more_clients_than_a_process_may_have_sockets(service: Serving) -> None:
         (["-l", "-1M"], "-l is in seconds"),
         (["-t", "IMAGE_GET"], "--clients and --store-pid are of BOOT_STORM"),
         (["--via", "splice"], "goes by drop, not by splice"),
-        (["--url", "https://127.0.0.1:1"], "which TLS does not let it"),
+        (["--url", "https://127.0.0.1:1", "--via", "drop"], "TLS bytes can only be copied"),
     ],
 )
 def test_wrong_words(words: list[str], text: str) -> None:

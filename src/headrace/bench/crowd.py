@@ -1,4 +1,7 @@
-"""Clients of one process: each fetches the image once, and drops in the kernel what it gets."""
+"""Clients of one process: each fetches the image once, and drops in the kernel what it gets.
+
+Through TLS it has to take it, to decrypt it.
+"""
 
 import contextlib
 import errno
@@ -9,7 +12,9 @@ import os
 import resource
 import select
 import socket
+import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -53,11 +58,13 @@ class Crowd:
         sock = connection.socket
         self._family, self._address = sock.family, sock.getpeername()
         connection.close()
+        self._host = connection.endpoint.host
+        self._tls = connection.tls_context() if connection.encrypted else None
         self._head = _head(connection, subject)
         self._spec = spec
         self._size = subject.size
         self._count = count
-        # Nothing is ever written there: no page of it becomes real.
+        # Without TLS nothing is ever written there: no page of it becomes real.
         self._waste = memoryview(bytearray(call_size(spec)))
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -66,7 +73,7 @@ class Crowd:
         """All fetch from this moment on, until all have it or the time is up."""
         began = time.monotonic()
         end = math.inf if seconds is None else began + seconds
-        clients = [_Client(self._socket(), self._head, self._size) for _ in range(self._count)]
+        clients = [self._client() for _ in range(self._count)]
         failure = self._serve(clients, end)
         took = time.monotonic() - began
         sock = clients[0].sock
@@ -111,6 +118,12 @@ class Crowd:
                     waiting.pop(fd).leave()
         return failure
 
+    def _client(self) -> "_Client":
+        sock = self._socket()
+        if self._tls is None:
+            return _Client(sock, self._head, self._size)
+        return _TlsClient(sock, self._head, self._size, self._tls, self._host)
+
     def _socket(self) -> socket.socket:
         """A socket that begins to connect: whoever waits for others to connect reads nothing."""
         try:
@@ -132,12 +145,13 @@ class _Client:
     """One download, whose framing is peeked at and taken off alone: all else is dropped."""
 
     __slots__ = (
-        "_chunked", "_head", "_left", "_partial", "_wanted", "calls", "fd", "first", "last",
-        "sock", "taken",
+        "_chunked", "_head", "_left", "_partial", "_wanted", "_way_in", "calls", "fd", "first",
+        "last", "sock", "taken",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, head: bytes, wanted: int) -> None:
         self.sock = sock
+        self._way_in: socket.socket | _Encrypted = sock
         self.fd = sock.fileno()
         self._head = head
         self._wanted = wanted
@@ -151,9 +165,7 @@ class _Client:
     def turn(self, poll: select.epoll, waste: memoryview) -> bool:
         """Do what can be done now; False when all is here."""
         if self._head:
-            failed = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if failed:
-                raise OSError(failed, os.strerror(failed))
+            self._check_connected()
             self.sock.sendall(self._head)
             self._head = b""
             poll.modify(self.fd, select.EPOLLIN)
@@ -163,7 +175,7 @@ class _Client:
             return True
         if not self._left:
             return self._next_chunk()
-        count = self.sock.recv_into(waste, min(self._left, len(waste)), socket.MSG_TRUNC)
+        count = self._way_in.recv_into(waste, min(self._left, len(waste)), socket.MSG_TRUNC)
         self.calls += 1
         if not count:
             raise ClientError(reason="the connection was closed in the middle of an image")
@@ -174,6 +186,11 @@ class _Client:
         if self._left or self._chunked:
             return True
         return self._end()
+
+    def _check_connected(self) -> None:
+        failed = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failed:
+            raise OSError(failed, os.strerror(failed))
 
     def leave(self) -> None:
         """Have the service see that this one is gone; its socket can still be asked."""
@@ -204,17 +221,17 @@ class _Client:
     def _line(self, most: int, end: bytes, skip: int = 0) -> bytes | None:
         """Take what stands before ``end``, and that, and ``skip`` bytes before; None when it is not
         all there."""
-        new = self.sock.recv(most, socket.MSG_PEEK)
+        new = self._way_in.recv(most, socket.MSG_PEEK)
         data = self._partial + new
         text, found, _ = data[skip:].partition(end)
         if found:
-            self.sock.recv(skip + len(text) + len(end) - len(self._partial))
+            self._way_in.recv(skip + len(text) + len(end) - len(self._partial))
             self._partial = b""
             return text
         if not new or len(data) >= most:
             raise ClientError(reason="the connection was closed without an answer, or in it")
         self._partial = data
-        self.sock.recv(len(new))
+        self._way_in.recv(len(new))
         return None
 
     def _end(self) -> bool:
@@ -222,6 +239,88 @@ class _Client:
             raise ClientError(reason=f"{self.taken} bytes came instead of {self._wanted}")
         self.last = time.monotonic()
         return False
+
+
+class _Encrypted:
+    """A socket through TLS, which can be peeked at as a plain one can."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self._sock = sock
+        self._peeked = b""
+
+    def has_more(self) -> bool:
+        """Whether there is something of which epoll will not tell."""
+        return bool(self._peeked) or self._sock.pending() > 0
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if not self._peeked:
+            with _would_block():
+                self._peeked = self._sock.recv(size)
+        data = self._peeked[:size]
+        if not flags & socket.MSG_PEEK:
+            self._peeked = self._peeked[len(data) :]
+        return data
+
+    def recv_into(self, buffer: memoryview, size: int, flags: int = 0) -> int:
+        if self._peeked:
+            return len(self.recv(size))
+        with _would_block():
+            return self._sock.recv_into(buffer, size)
+
+
+class _TlsClient(_Client):
+    """One whose connection begins with a handshake."""
+
+    __slots__ = ("_encrypted", "_host", "_shaken", "_tls")
+
+    def __init__(
+        self, sock: socket.socket, head: bytes, wanted: int, tls: ssl.SSLContext, host: str
+    ) -> None:
+        super().__init__(sock, head, wanted)
+        self._tls = tls
+        self._host = host
+        self._encrypted: _Encrypted | None = None
+        self._shaken = False
+
+    def turn(self, poll: select.epoll, waste: memoryview) -> bool:
+        if self._encrypted is None:
+            self._encrypted = self._begin_tls()
+        if not (self._shaken or self._shake(poll)):
+            return True
+        while super().turn(poll, waste):
+            if not self._encrypted.has_more():
+                return True
+        return False
+
+    def _begin_tls(self) -> _Encrypted:
+        self._check_connected()
+        self.sock = sock = self._tls.wrap_socket(
+            self.sock, server_hostname=self._host, do_handshake_on_connect=False
+        )
+        self._way_in = encrypted = _Encrypted(sock)
+        return encrypted
+
+    def _shake(self, poll: select.epoll) -> bool:
+        """Go on with the handshake; whether it is done."""
+        assert isinstance(self.sock, ssl.SSLSocket)
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            poll.modify(self.fd, select.EPOLLIN)
+        except ssl.SSLWantWriteError:
+            poll.modify(self.fd, select.EPOLLOUT)
+        else:
+            self._shaken = True
+        return self._shaken
+
+
+@contextlib.contextmanager
+def _would_block() -> Iterator[None]:
+    """Have TLS say as a socket does that nothing is there."""
+    try:
+        yield
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        raise BlockingIOError from None
 
 
 def _head(connection: Connection, subject: Subject) -> bytes:

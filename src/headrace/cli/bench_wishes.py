@@ -154,8 +154,6 @@ def _ways(test: str, asked: Sequence[str], *, encrypted: Callable[[], bool]) -> 
             raise UsageError(reason=_no_way(test, way))
         if way != COPY and encrypted():
             raise UsageError(reason=f"through TLS bytes can only be copied, not by {way}")
-    if test == BOOT_STORM and encrypted():
-        raise UsageError(reason="BOOT_STORM drops bytes in the kernel, which TLS does not let it")
     return asked or [COPY if encrypted() else WAYS[test][0]]
 
 

@@ -252,6 +252,16 @@ class Connection:
             connection.putheader(name, value)
         connection.endheaders()
 
+    def tls_context(self) -> ssl.SSLContext:
+        """How the service's certificate is judged, and what is shown of ourselves."""
+        context = ssl.create_default_context(cafile=self._cafile)
+        if self._certificate:
+            context.load_cert_chain(self._certificate, self._key)
+        if not self._verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
     @property
     def socket(self) -> socket.socket:
         """The connection's socket: between send_head and answer, the body's way out."""
@@ -352,12 +362,7 @@ class Connection:
         host, port = self.endpoint.host, self.endpoint.port
         if not self.encrypted:
             return _PlainConnection(host, port, timeout=self.timeout)
-        context = ssl.create_default_context(cafile=self._cafile)
-        if self._certificate:
-            context.load_cert_chain(self._certificate, self._key)
-        if not self._verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+        context = self.tls_context()
         return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=context)
 
 
