@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,23 @@ def test_nobody_names_what_is_not_the_images_own(
                 service.locations.add(caller, image_id, Named(url, {}))
     assert service.images.show(ADMIN, image_id).status is Status.QUEUED
     assert ceph.rbd("ls", pool).split() == [other]
+
+
+def test_what_was_there_before_the_image_is_somebody_elses(
+    service: Service, ceph: Ceph, pool: str, tmp_path: Path
+) -> None:
+    """Another service that shares the pool may have an image of that id, which callers choose."""
+    image_id = str(uuid.uuid4())
+    clone(ceph, pool, image_id, tmp_path / "disk")
+    service.clock.ahead = timedelta(hours=1)
+    assert record(service, id=image_id) == image_id
+    for caller in (USER, NOVA, ADMIN):
+        with pytest.raises(errors.InvalidLocation):
+            service.locations.update(
+                caller, image_id, patched(Named(service.store.url(image_id), {}))
+            )
+    service.images.delete(USER, image_id)
+    assert ceph.rbd("ls", pool).split() == [image_id]
 
 
 def test_what_an_instance_wrote_is_raw(

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from headrace import errors
 from headrace.db import images as rows
@@ -33,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_URL = 255
 _HASHES_AT_A_TIME = 2
+
+# How far a store's clock may be behind ours.
+_SKEW = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,11 +414,18 @@ def _is_snapshot(image: Image, store: Store, url: str) -> bool:
     """Whether a location is the place that a store where instances are cloned has for the image.
 
     Nova has the snapshot of an instance cloned to there, and tells (direct_snapshot).  While the
-    image is queued, nobody else's data can be there.  They are raw: what an instance has written is
-    not to be taken for a format that refers to other files, and cannot be inspected here.
+    image is queued nobody else's data can be there, unless they were there before it: callers may
+    choose the id of an image, also that of one in a service beside us that shares the store.  They
+    are raw: what an instance has written is not to be taken for a format that refers to other
+    files, and cannot be inspected here.
     """
     waits = image.status is Status.QUEUED and image.disk_format == "raw"
-    return waits and isinstance(store, Cloning) and store.url(image.id) == url
+    if not (waits and isinstance(store, Cloning) and store.url(image.id) == url):
+        return False
+    try:
+        return store.made(url) > image.created_at - _SKEW
+    except errors.NotFound:
+        return False
 
 
 def _require(image: Image, status: Status) -> None:

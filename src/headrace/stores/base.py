@@ -1,6 +1,7 @@
 """What every store is: somewhere image data is written once, read many times, deleted."""
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import NoReturn, Protocol, runtime_checkable
 
 from headrace import errors
@@ -159,6 +160,13 @@ class Cloning(Protocol):
 
     def in_use(self, url: str) -> bool:
         """Whether the data at a location cannot be removed now, as far as can be found out."""
+        ...
+
+    def made(self, url: str) -> datetime:
+        """When what lies at a location was made (naive UTC, by the store's clock).
+
+        Raises as ``open``.
+        """
         ...
 
 

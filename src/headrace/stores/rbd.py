@@ -139,6 +139,11 @@ class RbdStore:
         except errors.Error:
             return False
 
+    def made(self, url: str) -> datetime:
+        name, _ = self._located(url)
+        with self._cluster.pool(self._pool) as ioctx:
+            return rbd_images.made(ioctx, name)
+
     def held(self) -> Iterator[str]:
         return (each for each in self._names() if IMAGE_ID.fullmatch(each))
 

@@ -257,6 +257,14 @@ def exists(ioctx: Any, name: str) -> bool:
     return True
 
 
+def made(ioctx: Any, name: str) -> datetime:
+    """When an image was made, in naive UTC."""
+    _, rbd = modules()
+    with rbd.Image(ioctx, name, read_only=True) as image:
+        found: datetime = image.create_timestamp()
+        return found
+
+
 def is_part(name: str) -> bool:
     """Whether a name is that of an image on its way, in or out."""
     return _PART.fullmatch(name) is not None
