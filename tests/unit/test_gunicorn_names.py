@@ -12,7 +12,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import Response, create
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from headrace.server.worker import PRIVATE
+from headrace.server.gunicorn_private import PRIVATE
 
 
 @pytest.mark.parametrize("cls", PRIVATE, ids=lambda cls: cls.__name__)

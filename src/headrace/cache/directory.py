@@ -29,6 +29,7 @@ from headrace.cache.index import Cached, Index, Ledger
 from headrace.model import IMAGE_ID
 from headrace.transfer.allocation import allocate
 from headrace.transfer.extent import Extent
+from headrace.transfer.linux import umask
 from headrace.transfer.writeback import sync_directory
 
 INDEX = "cache.db"
@@ -297,7 +298,7 @@ class Directory:
             if not done.wanted:
                 done.leave()
                 return False
-            os.fchmod(done.fd, entry.WHOLE & ~_umask())  # who follows it may have all of it now
+            os.fchmod(done.fd, entry.WHOLE & ~umask())  # who follows it may have all of it now
             os.fsync(done.fd)
             with self._index.alone() as ledger:
                 if not entry.is_at(done.fd, path):
@@ -548,13 +549,6 @@ def _is_free(fd: int | None) -> bool:
 def _described(held: _Held, hits: int, checksum: str | None) -> Cached:
     status = held.status
     return Cached(held.name, status.st_size, status.st_atime, status.st_mtime, hits, checksum)
-
-
-def _umask() -> int:
-    """The process's umask, which os.umask could only tell by changing it for a moment."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        fields = dict(line.split(":", 1) for line in status)
-    return int(fields["Umask"], 8)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,7 @@ What differs from gunicorn's own:
 - on SIGTERM it first stops listening, then lets transfers and imports finish: for the drain
   time-out when the service stops, without a limit when this worker alone is replaced.
 
-HTTP/1 without TLS only.  ``PRIVATE`` lists every name of gunicorn in use that is not part of its
-documented interface; a test compares it with the gunicorn installed.
+HTTP/1 without TLS only.
 """
 
 import errno
@@ -31,18 +30,10 @@ from logging import getLogger
 from typing import Any, Protocol, cast
 
 from gunicorn import util
-from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
-from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.http import wsgi
-from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import ParseException
-from gunicorn.http.message import Message, Request
-from gunicorn.http.parser import Parser
-from gunicorn.http.unreader import SocketUnreader, Unreader
-from gunicorn.sock import BaseSocket
-from gunicorn.workers.base import Worker as BaseWorker
-from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from headrace.errors import Error, PeerGone, PeerStalled, TransferError
 from headrace.log import request_id
@@ -55,80 +46,6 @@ from headrace.server.response import Response, line_of
 from headrace.server.transfers import Sending, TransferLoops
 from headrace.transfer.outgoing import Outgoing
 from headrace.transfer.shared import Descriptors
-
-PRIVATE: dict[type, tuple[str, ...]] = {
-    Arbiter: (
-        "WORKERS",
-        "app",
-        "kill_worker",
-        "manage_workers",
-        "num_workers",
-        "reload",
-        "setup",
-        "spawn_worker",
-        "stop",
-    ),
-    BaseSocket: ("close", "sock"),
-    BaseWorker: ("alive", "app", "cfg", "load_wsgi", "log", "notify", "ppid", "sockets", "wsgi"),
-    Body: ("_read_reader", "failed", "reader"),
-    ChunkedReader: ("read",),
-    GunicornLogger: ("access", "error_log", "setup"),
-    LengthReader: ("length", "read"),
-    Message: (
-        "_expected_100_continue",
-        "body",
-        "force_close",
-        "headers",
-        "parse_headers",
-        "unreader",
-        "version",
-    ),
-    Parser: ("finish_body", "unreader"),
-    PollableMethodQueue: ("close", "defer", "fileno", "run_callbacks"),
-    Request: ("uri",),
-    SocketUnreader: ("chunk", "sock"),
-    TConn: ("client", "data_ready", "init", "initialized", "parser", "server", "sock", "timeout"),
-    ThreadWorker: (
-        "_accepting",
-        "_cap_keepalive",
-        "_keepalive_after",
-        "accept",
-        "enqueue_req",
-        "finish_request",
-        "handle",
-        "handle_error",
-        "handle_quit",
-        "handle_request",
-        "is_parent_alive",
-        "keepalived_conns",
-        "max_keepalived",
-        "method_queue",
-        "murder_keepalived",
-        "murder_pending",
-        "nr_conns",
-        "on_pending_socket_readable",
-        "pending_conns",
-        "poller",
-        "set_accept_enabled",
-        "tpool",
-        "wait_for_and_dispatch_events",
-        "worker_connections",
-    ),
-    Unreader: ("buf", "take_buffered", "unread"),
-    wsgi.FileWrapper: ("filelike",),
-    wsgi.Response: (
-        "_omits_body",
-        "default_headers",
-        "headers",
-        "headers_sent",
-        "response_length",
-        "sent",
-        "should_close",
-        "status",
-        "version",
-        "write_file",
-    ),
-}
 
 STOPPING_LINGER = 2.0
 """Seconds which a stopping worker spends on connections that are merely open."""

@@ -25,6 +25,7 @@ from headrace.model import IMAGE_ID, MIB
 from headrace.stores.mountpoints import MountPoints
 from headrace.transfer.engine import FileSink
 from headrace.transfer.extent import Extent
+from headrace.transfer.linux import umask
 from headrace.transfer.writeback import start_writeback
 
 _log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class AdoptedFile(FilesystemWriter):
             self.abort()
             raise errors.UploadIncomplete(reason="its file was written to while it was hashed")
         with _translated():
-            os.fchmod(fd, self._store.file_perm or _MODE & ~_umask())
+            os.fchmod(fd, self._store.file_perm or _MODE & ~umask())
         return super().commit()
 
 
@@ -456,13 +457,6 @@ def _version(fd: int) -> tuple[int, int]:
     """What of a file changes whenever it is written."""
     status = os.fstat(fd)
     return status.st_size, status.st_mtime_ns
-
-
-def _umask() -> int:
-    """The process's umask, which os.umask could only tell by changing it for a moment."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        fields = dict(line.split(":", 1) for line in status)
-    return int(fields["Umask"], 8)
 
 
 def _part_name() -> str:

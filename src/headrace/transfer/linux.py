@@ -172,6 +172,13 @@ def is_open_elsewhere(fd: int, *, to_write: bool = False) -> bool:
     return False
 
 
+def umask() -> int:
+    """The process's umask, which os.umask could only tell by changing it for a moment."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    return int(fields["Umask"], 8)
+
+
 def drop(fd: int, offset: int, length: int) -> None:
     """Have a part of a file leave memory, as far as nobody uses it."""
     os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
