@@ -15,7 +15,7 @@ from headrace import errors
 from headrace.model import Status, Viewer
 from headrace.service.context import Context
 from headrace.service.images import ChangeOp
-from headrace.service.locations import LocationChange, Named
+from headrace.service.locations import Hashes, LocationChange, Named
 from headrace.stores.registry import Registry
 from tests.ceph.rbd_settings import with_ceph
 from tests.conftest import Serve
@@ -103,6 +103,28 @@ def test_the_newer_api_takes_it_of_services(
     image = service.images.show(ADMIN, image_id)
     assert (image.status, image.size) == (Status.ACTIVE, len(DATA))
     assert image.os_hash_value == hashlib.new(str(image.os_hash_algo), DATA).hexdigest()
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_it_goes_when_the_process_dies_that_hashes_it_first(
+    service: Service, ceph: Ceph, pool: str, tmp_path: Path, deleted: bool
+) -> None:
+    """It is in no record of the image, which waits for data again, or is gone."""
+    image_id = record(service)
+    clone(ceph, pool, image_id, tmp_path / "disk")
+    taken = [service.locations._turns.acquire() for _ in range(2)]  # so that hashing waits
+    hashes = Hashes("sha256", hashlib.sha256(DATA).hexdigest())
+    service.locations.add(NOVA, image_id, Named(service.store.url(image_id), {}, hashes))
+    if deleted:
+        service.images.delete(USER, image_id)
+    service.clock.ahead = timedelta(seconds=61)
+    service.housekeeping.sweep()
+    assert ceph.rbd("ls", pool) == ""
+    if not deleted:
+        assert service.images.show(USER, image_id).status is Status.QUEUED
+    for _ in taken:
+        service.locations._turns.release()
+    wait_until(lambda: not service.locations.active())
 
 
 def test_the_newer_api_does_not_take_it_of_users(

@@ -52,7 +52,7 @@ def test_a_check_says_what_is_to_be_done(
     ready = db("check", tmp_path, url=url)
     assert (ready.status, ready.out.splitlines()) == (
         0,
-        ["Glance's revision: 2024_1_contract01", "Headrace's revision: headrace_0003",
+        ["Glance's revision: 2024_1_contract01", "Headrace's revision: headrace_0004",
          "To be done: nothing"],
     )  # fmt: skip
     assert db("hand-back", tmp_path, "--force", url=url).status == 0

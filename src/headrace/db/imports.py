@@ -56,10 +56,12 @@ def begin(
     status: Status,
     properties: Mapping[str, str],
     demand: quotas.Demand | None = None,
+    *,
+    stores: Sequence[str] | None = None,
 ) -> int:
     """Lock an image for an import and record its task, with a lease of ``worker``.
 
-    Answers how many bytes are reserved, as ``uploads.claim``.  Raises ImageBusy while another
+    ``stores`` and the answer are as for ``uploads.claim``.  Raises ImageBusy while another
     import holds the lock or somebody is at work on the image; ImageChanged when it is no longer
     what ``before`` says, ImageNotFound when it was deleted; TooLarge for the task's input;
     QuotaExceeded.
@@ -69,7 +71,7 @@ def begin(
     compare_and_set(connection, before, {"status": status.value, "updated_at": now})
     _break_stale_lock(connection, before.id, now)
     try:
-        _lock(connection, before, task, worker, reserved)
+        _lock(connection, before, task, worker, stores, reserved)
     except (errors.StatusConflict, exc.IntegrityError):
         raise errors.ImageBusy(image_id=before.id) from None
     _insert_task(connection, task)
@@ -85,6 +87,8 @@ def create(
     worker: str,
     properties: Mapping[str, str],
     demand: quotas.Demand | None = None,
+    *,
+    stores: Sequence[str] | None = None,
 ) -> int:
     """Record a new image together with the import that it is made for, as ``begin`` does.
 
@@ -92,7 +96,7 @@ def create(
     """
     reserved = quotas.admit(connection, demand) if demand is not None else {}
     insert(connection, image)
-    _lock(connection, image, task, worker, reserved)
+    _lock(connection, image, task, worker, stores, reserved)
     _insert_task(connection, task)
     set_properties(connection, image.id, properties, task.created_at)
     return sum(reserved.values())
@@ -182,10 +186,15 @@ def record(
 
 
 def _lock(
-    connection: Connection, image: Image, task: Task, worker: str, reserved: Mapping[str, int]
+    connection: Connection,
+    image: Image,
+    task: Task,
+    worker: str,
+    stores: Sequence[str] | None,
+    reserved: Mapping[str, int],
 ) -> None:
     now = task.created_at
-    uploads.lease(connection, image, task.id, worker, now, reserved)
+    uploads.lease(connection, image, task.id, worker, now, stores, reserved)
     connection.execute(
         sa.insert(image_properties).inline(),
         {

@@ -61,10 +61,10 @@ def save(
 ) -> None:
     """Write what ``after`` changes of the locations of ``before``, and what comes with the first.
 
-    With ``upload_id`` there is a lease of ``worker``, which hashes the data from now on.  Raises
-    ImageChanged when the image is no longer what ``before`` says, ImageNotFound when it was
-    deleted, StatusConflict when somebody is at work on it; QuotaExceeded when there is no room for
-    what ``demand`` says that it takes.
+    With ``upload_id`` there is a lease of ``worker``, which hashes the data from now on and
+    publishes none.  Raises ImageChanged when the image is no longer what ``before`` says,
+    ImageNotFound when it was deleted, StatusConflict when somebody is at work on it; QuotaExceeded
+    when there is no room for what ``demand`` says that it takes.
     """
     now = after.updated_at
     if demand is not None:
@@ -89,7 +89,7 @@ def save(
     for location in left:
         insert_location(connection, before.id, location, now)
     if upload_id is not None:
-        uploads.lease(connection, before, upload_id, worker, now, {})
+        uploads.lease(connection, before, upload_id, worker, now, (), {})
 
 
 @transaction

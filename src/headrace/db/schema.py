@@ -16,7 +16,7 @@ from headrace.model import Visibility
 
 GLANCE_HEAD = "2024_1_contract01"
 GLANCE_VERSION_TABLE = "alembic_version"
-OWN_REVISIONS = ("headrace_0001", "headrace_0002", "headrace_0003")
+OWN_REVISIONS = ("headrace_0001", "headrace_0002", "headrace_0003", "headrace_0004")
 OWN_HEAD = OWN_REVISIONS[-1]
 OWN_VERSION_TABLE = "headrace_alembic_version"
 
@@ -304,6 +304,8 @@ metadef_namespace_resource_types = sa.Table(
 # A ``saving`` image without one belongs to a Glance beside us.  There are as many rows as uploads
 # in progress, so there is nothing to index.  What an upload has reserved of its project's quota, in
 # bytes of stores or of the staging area, goes with its lease; NULL where nothing is limited.
+# ``stores`` are the ids of those that it may have published in, with commas between them: "" where
+# there is none, NULL where that is not known, of a lease of a Headrace that did not say so.
 uploads = sa.Table(
     "headrace_uploads",
     OWN,
@@ -313,6 +315,7 @@ uploads = sa.Table(
     Column("heartbeat", _PRECISE, nullable=False),
     Column("reserved", sa.BigInteger),
     Column("reserved_staging", sa.BigInteger),
+    Column("stores", Text),
     **_MYSQL,
 )
 

@@ -7,10 +7,11 @@ hashed before the image becomes active is an upload, too, of an image that is ``
 on an active image is of hashing that goes on behind it, or of copying to other stores; one on an
 ``uploading`` image is of data on its way to where it is staged.  The id of an import's upload is
 that of its task.  What an upload has reserved of its project's quota (db.quotas) it has as long as
-its lease: whoever ends that, settles it.
+its lease: whoever ends that, settles it.  The lease says, too, in which stores its upload may have
+published data: whoever takes it back looks there, and nowhere else.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,17 +48,27 @@ from headrace.model import (
 )
 
 _UNDER_WAY = [Status.SAVING.value, Status.UPLOADING.value, Status.IMPORTING.value]
-_LEASE = (uploads.c.image_id, uploads.c.upload_id, uploads.c.worker, uploads.c.heartbeat)
+_LEASE = (
+    uploads.c.image_id,
+    uploads.c.upload_id,
+    uploads.c.worker,
+    uploads.c.heartbeat,
+    uploads.c.stores,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An upload in progress: the worker that has it and when that last said so (naive UTC)."""
+    """An upload in progress: the worker that has it and when that last said so (naive UTC).
+
+    ``stores`` are the ids of those that it may have published in; None where that is not known.
+    """
 
     image_id: str
     upload_id: str
     worker: str
     heartbeat: datetime
+    stores: tuple[str, ...] | None = None
 
 
 @transaction
@@ -69,16 +80,19 @@ def claim(
     now: datetime,
     status: Status = Status.SAVING,
     demand: quotas.Demand | None = None,
+    *,
+    stores: Sequence[str] | None = None,
 ) -> int:
     """Take a queued image for an upload: it gets ``status`` and a lease of ``worker``.
 
+    ``stores`` are the ids of those that it may publish in, None for any.
     Answers how many bytes of the project's quota are reserved, where ``demand`` asks for any.
     Raises ImageChanged for everybody but the first, and when what was checked (the formats above
     all) is no longer so; ImageNotFound when the image was deleted; QuotaExceeded.
     """
     reserved = quotas.admit(connection, demand) if demand is not None else {}
     compare_and_set(connection, image, {"status": status.value, "updated_at": now})
-    lease(connection, image, upload_id, worker, now, reserved)
+    lease(connection, image, upload_id, worker, now, stores, reserved)
     return sum(reserved.values())
 
 
@@ -88,6 +102,7 @@ def lease(
     upload_id: str,
     worker: str,
     now: datetime,
+    stores: Sequence[str] | None,
     reserved: Mapping[str, int],
 ) -> None:
     """Note that ``worker`` is at work on the image; raises StatusConflict when somebody is."""
@@ -99,6 +114,7 @@ def lease(
                 "upload_id": upload_id,
                 "worker": worker,
                 "heartbeat": now,
+                "stores": None if stores is None else ",".join(stores),
                 **reserved,
             },
         )
@@ -299,9 +315,13 @@ def leases(database: Database) -> list[Lease]:
     statement = sa.select(*_LEASE).order_by(uploads.c.heartbeat)
     with database.read() as connection:
         return [
-            Lease(image_id, upload_id, worker, heartbeat)
-            for image_id, upload_id, worker, heartbeat in connection.execute(statement)
+            Lease(image_id, upload_id, worker, heartbeat, _ids(stores))
+            for image_id, upload_id, worker, heartbeat, stores in connection.execute(statement)
         ]
+
+
+def _ids(stores: str | None) -> tuple[str, ...] | None:
+    return None if stores is None else tuple(filter(None, stores.split(",")))
 
 
 def end(

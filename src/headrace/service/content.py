@@ -114,7 +114,9 @@ class Content:
         """
         store = self._stores.chosen(store_id)
         upload_id = str(uuid.uuid4())
-        image, room = afresh(lambda: self._claim(context, image_id, upload_id, body, announced))
+        image, room = afresh(
+            lambda: self._claim(context, image_id, store, upload_id, body, announced)
+        )
         self._active.add(upload_id)
         try:
             return self._store(image, store, upload_id, body, announced, progress or _nothing, room)
@@ -145,16 +147,23 @@ class Content:
         return list(self._active)
 
     def _claim(
-        self, context: Context, image_id: str, upload_id: str, body: Body, announced: int | None
+        self,
+        context: Context,
+        image_id: str,
+        store: Store,
+        upload_id: str,
+        body: Body,
+        announced: int | None,
     ) -> tuple[Image, Room]:
         image = self._look_before_upload(context, image_id, body.length, announced)
         now, worker, quota = self._clock(), workers.identity(), self._quota
+        stores = (store.id,)
         if quota is None:
-            uploads.claim(self._database, image, upload_id, worker, now)
+            uploads.claim(self._database, image, upload_id, worker, now, stores=stores)
             return image, UNLIMITED
         demand = quota.data(image, announced if body.length is None else body.length)
         reserved = uploads.claim(
-            self._database, image, upload_id, worker, now, Status.SAVING, demand
+            self._database, image, upload_id, worker, now, Status.SAVING, demand, stores=stores
         )
         return image, quota.room(demand, image.id, upload_id, reserved)
 

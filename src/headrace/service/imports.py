@@ -102,7 +102,9 @@ class Imports:
         status = image.status if copying else Status.IMPORTING
         demand = self._demand(image, request.method, len(stores))
         shown, worker = self._shown(stores), workers.identity()
-        reserved = imports.begin(self._database, image, task, worker, status, shown, demand)
+        reserved = imports.begin(
+            self._database, image, task, worker, status, shown, demand, stores=stores
+        )
         return Job(
             image.id,
             task.id,
@@ -126,7 +128,7 @@ class Imports:
         task = replace(self._task(context, image, told), type=NEW_IMAGE_TASK)
         demand = None if self._quota is None else self._quota.fetched(image, 1, new=True)
         shown, worker = self._shown(stores), workers.identity()
-        reserved = imports.create(self._database, image, task, worker, shown, demand)
+        reserved = imports.create(self._database, image, task, worker, shown, demand, stores=stores)
         room = self._room(demand, image, task, reserved, 1)
         job = Job(
             image.id,

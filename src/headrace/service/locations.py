@@ -134,7 +134,11 @@ class Locations:
             return
         now, status = self._clock(), Status.IMPORTING
         demand = None if self._quota is None else self._quota.data(image, after.size)
-        uploads.claim(self._database, image, upload_id, worker, now, status, demand)
+        # What lies in a store under the image's own name is in no record before it is hashed: it
+        # goes with a process that dies meanwhile, or would stay when its image is deleted.
+        store = self._registry.for_location(location)
+        stores = (store.id,) if store.writable else ()
+        uploads.claim(self._database, image, upload_id, worker, now, status, demand, stores=stores)
         expected = named.hashes
         self._begin(upload_id, lambda: self._hash_before(after, location, upload_id, expected))
 

@@ -112,10 +112,12 @@ class Staging:
         self._landing.check_length(body.length, announced)
         now, worker, status = self._clock(), workers.identity(), Status.UPLOADING
         if self._quota is None:
-            uploads.claim(self._database, image, upload_id, worker, now, status)
+            uploads.claim(self._database, image, upload_id, worker, now, status, stores=())
             return image, UNLIMITED
         demand = self._quota.staged(image, announced if body.length is None else body.length)
-        reserved = uploads.claim(self._database, image, upload_id, worker, now, status, demand)
+        reserved = uploads.claim(
+            self._database, image, upload_id, worker, now, status, demand, stores=()
+        )
         return image, self._quota.room(demand, image.id, upload_id, reserved)
 
     def _receive(

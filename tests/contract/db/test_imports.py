@@ -35,7 +35,10 @@ def begun(database: Database, number: int = 1) -> tuple[Image, Task]:
     queued = image(disk_format="raw", container_format="bare")
     images.create(database, queued)
     made = task(queued.id, number)
-    imports.begin(database, queued, made, "worker", Status.IMPORTING, {"os_glance_x": "a,b"})
+    imports.begin(
+        database, queued, made, "worker", Status.IMPORTING, {"os_glance_x": "a,b"},
+        stores=("fast", "cheap"),
+    )  # fmt: skip
     return queued, made
 
 
@@ -48,7 +51,8 @@ def test_an_import_begins_with_lock_task_and_lease(database: Database) -> None:
     now = shown(database, queued.id)
     assert now.status is Status.IMPORTING
     assert now.properties == {IMPORT_LOCK: made.id, "os_glance_x": "a,b"}
-    assert [lease.upload_id for lease in uploads.leases(database)] == [made.id]
+    (lease,) = uploads.leases(database)
+    assert (lease.upload_id, lease.stores) == (made.id, ("fast", "cheap"))
     assert tasks.show(database, made.id) == made
     assert tasks.of_image(database, queued.id) == [made]
 
@@ -219,7 +223,8 @@ def test_an_image_that_a_task_makes_goes_with_it(
         status=Status.IMPORTING, disk_format="raw", properties={"a": "b"}, tags=frozenset({"t"})
     )
     made = replace(task(new.id), type="import")
-    imports.create(database, new, made, "worker", {"os_glance_x": "a,b"})
+    imports.create(database, new, made, "worker", {"os_glance_x": "a,b"}, stores=("fast",))
+    assert [lease.stores for lease in uploads.leases(database)] == [("fast",)]
     now = shown(database, new.id)
     assert now.properties == {"a": "b", IMPORT_LOCK: made.id, "os_glance_x": "a,b"}
     end(database, new, made)

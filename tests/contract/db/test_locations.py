@@ -107,7 +107,7 @@ def test_an_image_gets_its_data_and_the_lease_of_who_hashes_it(database: Databas
     locations.save(database, queued, after, "upload", "worker")
     assert images.show(database, queued.id, ADMIN) == after
     (lease,) = uploads.leases(database)
-    assert (lease.upload_id, lease.worker, lease.heartbeat) == ("upload", "worker", LATER)
+    assert lease == uploads.Lease(queued.id, "upload", "worker", LATER, stores=())
     with pytest.raises(errors.StatusConflict):
         locations.save(database, after, after, "other", "worker")
 

@@ -13,7 +13,7 @@ from headrace.db import images, migrate, schema, uploads
 from headrace.db.engine import Database, connect
 from headrace.db.migrate import Found, State
 from headrace.db.uploads import Lease
-from headrace.model import Status
+from headrace.model import Image, Status
 from tests.contract.db.examples import ADMIN, NOW, image, stored
 
 Unprepared = Callable[[], Database]
@@ -173,6 +173,58 @@ def test_a_database_without_quotas_gets_them(unprepared: Unprepared) -> None:
     migrate.prepare(database)
     assert uploads.leases(database) == [Lease(made.id, "one", "worker", NOW)]
     assert [each["reserved"] for each in stored(database, schema.uploads, made.id)] == [None]
+
+
+def test_a_database_whose_leases_name_no_stores_gets_what_does(unprepared: Unprepared) -> None:
+    """Of a Headrace of before, which still goes on, and begins uploads."""
+    database = unprepared()
+    migrate.prepare(database)
+    before, after = image(), image()
+
+    def insert(made: Image) -> sa.TextClause:
+        return sa.text(
+            "INSERT INTO headrace_uploads (image_id, upload_id, worker, heartbeat)"
+            f" VALUES ('{made.id}', 'one', 'worker', '2026-01-02 03:04:05')"
+        )
+
+    with database.write() as connection:
+        for statement in (
+            "ALTER TABLE headrace_uploads DROP COLUMN stores",
+            "UPDATE headrace_alembic_version SET version_num = 'headrace_0003'",
+        ):
+            connection.execute(sa.text(statement))
+        connection.execute(insert(before))
+    assert migrate.check(database).state is State.TO_SYNC
+    migrate.prepare(database)
+    with database.write() as connection:
+        connection.execute(insert(after))
+    assert {lease.image_id: lease.stores for lease in uploads.leases(database)} == {
+        before.id: None, after.id: None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("unprepared", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_column_that_is_there_or_not_after_a_crash_is_no_hindrance(
+    unprepared: Unprepared, there: bool
+) -> None:
+    """Neither on the way up nor on the way down."""
+    database = unprepared()
+    migrate.prepare(database)
+    drop = sa.text("ALTER TABLE headrace_uploads DROP COLUMN stores")
+    with database.write() as connection:
+        connection.execute(
+            sa.text("UPDATE headrace_alembic_version SET version_num = 'headrace_0003'")
+        )
+        if not there:
+            connection.execute(drop)
+    migrate.prepare(database)
+    assert uploads.leases(database) == []
+    if not there:
+        with database.write() as connection:
+            connection.execute(drop)
+    migrate.hand_back(database)
+    assert not [name for name in names(database) if "headrace_" in name]
 
 
 def test_a_database_with_narrow_indexes_gets_wider_ones(unprepared: Unprepared) -> None:

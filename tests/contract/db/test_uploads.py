@@ -347,6 +347,15 @@ def test_a_glance_upload_is_never_touched(database: Database, discard: Calls) ->
     assert discard.number == 0
 
 
+@pytest.mark.parametrize("stores", [None, (), ("fast",), ("fast", "cheap")])
+def test_a_lease_says_in_which_stores(
+    database: Database, queued: Image, stores: tuple[str, ...] | None
+) -> None:
+    """Not known, none, one, several."""
+    uploads.claim(database, queued, "one", "worker", NOW, stores=stores)
+    assert uploads.leases(database) == [Lease(queued.id, "one", "worker", NOW, stores)]
+
+
 def test_data_of_an_active_image_is_never_discarded(
     database: Database, queued: Image, discard: Calls
 ) -> None:
