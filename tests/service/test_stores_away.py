@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from headrace.db import images as rows
-from headrace.db import uploads
-from headrace.model import Status
-from headrace.stores.registry import Registry
+from headrace.db import imports, uploads
+from headrace.model import Location, Status, Task
+from headrace.stores.filesystem import FilesystemStore
+from headrace.stores.registry import Label, Registry
 from headrace.stores.s3 import S3Store
 from tests.service.conftest import ADMIN, Service, serving
 
@@ -21,12 +22,18 @@ BUCKET = "/images"
 
 
 class Bucket(ThreadingHTTPServer):
-    """Has an object under every key, and lists none; may refuse to delete some, or be silent."""
+    """Has an object under every key, and lists none.
+
+    May refuse to delete some, be silent, or refuse everything.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.kept: set[str] = set()
+        self.deleted: list[str] = []
         self.silent = False
+        self.away = False
+        self.listed = 0
         self.asked = threading.Event()
         self.goes_on = threading.Event()
 
@@ -36,6 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if "uploads" not in self.path:
+            self.server.listed += 1
             self._be_silent()
         self._answer(200, b"<List/>")
 
@@ -48,6 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         if key in self.server.kept:
             self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
         else:
+            self.server.deleted.append(key)
             self._answer(204)
 
     def log_message(self, *_: object) -> None:
@@ -59,6 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.goes_on.wait(GUARD)
 
     def _answer(self, status: int, body: bytes = b"") -> None:
+        if self.server.away:
+            status, body = 503, b""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -76,19 +87,32 @@ def bucket() -> Iterator[Bucket]:
         thread.join(GUARD)
 
 
+def remote(bucket: Bucket, windows: Path) -> S3Store:
+    return S3Store(
+        "s3", f"127.0.0.1:{bucket.server_port}", BUCKET[1:], "access", "secret",
+        windows=str(windows), stall=GUARD, pause=0.0,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def service(tmp_path: Path, bucket: Bucket) -> Iterator[Service]:
-    store = S3Store(
-        "s3", f"127.0.0.1:{bucket.server_port}", BUCKET[1:], "access", "secret",
-        windows=str(tmp_path), stall=GUARD, pause=0.0,
-    )  # fmt: skip
-    yield from serving(tmp_path, Registry([store], default="s3"))
+    yield from serving(tmp_path, Registry([remote(bucket, tmp_path)], default="s3"))
 
 
-def interrupted(service: Service) -> str:
+@pytest.fixture
+def both(tmp_path: Path, bucket: Bucket) -> Iterator[Service]:
+    """The same with a directory, too."""
+    stores = [FilesystemStore("file", tmp_path / "images"), remote(bucket, tmp_path)]
+    labels = {store.id: Label() for store in stores}
+    yield from serving(tmp_path, Registry(stores, "file", labels))
+
+
+def interrupted(service: Service, stores: tuple[str, ...] | None = None) -> str:
     """The id of an image whose upload was another machine's, which is gone."""
     image = rows.show(service.database, service.record(), ADMIN.viewer)
-    uploads.claim(service.database, image, image.id, "elsewhere/1/2", service.clock())
+    uploads.claim(
+        service.database, image, image.id, "elsewhere/1/2", service.clock(), stores=stores
+    )
     service.clock.ahead += timedelta(seconds=600)
     return image.id
 
@@ -123,3 +147,87 @@ def test_a_silent_store_does_not_lock_the_database(service: Service, bucket: Buc
         bucket.goes_on.set()
         sweeping.join(GUARD)
     assert status(service, image_id) is Status.QUEUED
+
+
+def test_an_upload_waits_for_the_store_that_it_was_meant_for_and_no_other(
+    both: Service, bucket: Bucket
+) -> None:
+    here, there = interrupted(both, ("file",)), interrupted(both, ("s3",))
+    (both.datadir / here).write_bytes(b"published, not recorded")
+    bucket.away = True
+    both.housekeeping.sweep()
+    assert (status(both, here), status(both, there)) == (Status.QUEUED, Status.SAVING)
+    assert both.files() == []
+    bucket.away = False
+    both.housekeeping.sweep()
+    assert (status(both, there), bucket.deleted) == (Status.QUEUED, [there])
+
+
+def test_one_that_may_be_in_several_waits_for_all(both: Service, bucket: Bucket) -> None:
+    image_id = interrupted(both, ("file", "s3"))
+    bucket.away = True
+    both.housekeeping.sweep()
+    assert status(both, image_id) is Status.SAVING
+    bucket.away = False
+    both.housekeeping.sweep()
+    assert (status(both, image_id), bucket.deleted) == (Status.QUEUED, [image_id])
+
+
+def test_a_copy_is_removed_though_the_store_is_away_that_has_the_data(
+    both: Service, bucket: Bucket
+) -> None:
+    image_id = interrupted(both, ("s3",))
+    uploads.activate(
+        both.database, image_id, image_id, location=Location(both.registry.get("s3").url(image_id)),
+        size=4, virtual_size=None, checksum=None, os_hash_algo="sha256", os_hash_value="ab",
+        now=both.clock(),
+    )  # fmt: skip
+    image, now = rows.show(both.database, image_id, ADMIN.viewer), both.clock()
+    task = Task(id=image_id, owner="", image_id=image_id, created_at=now, updated_at=now)
+    imports.begin(both.database, image, task, "elsewhere/1/2", Status.ACTIVE, {}, stores=("file",))
+    (both.datadir / image_id).write_bytes(b"copy")
+    both.clock.ahead += timedelta(seconds=600)
+    bucket.away = True
+    both.housekeeping.sweep()
+    assert (uploads.leases(both.database), both.files()) == ([], [])
+    assert (status(both, image_id), bucket.deleted) == (Status.ACTIVE, [])
+
+
+@pytest.mark.parametrize("stores", [None, ("s3", "renamed")])
+def test_what_is_not_known_may_be_in_any(
+    both: Service, bucket: Bucket, stores: tuple[str, ...] | None
+) -> None:
+    """Stores are given other names, and a Headrace of before said nothing."""
+    image_id = interrupted(both, stores)
+    (both.datadir / image_id).write_bytes(b"published, not recorded")
+    bucket.away = True
+    both.housekeeping.sweep()
+    assert (status(both, image_id), both.files()) == (Status.SAVING, [image_id])
+    bucket.away = False
+    both.housekeeping.sweep()
+    assert (status(both, image_id), both.files()) == (Status.QUEUED, [])
+    assert bucket.deleted == [image_id]
+
+
+def test_a_store_is_asked_once_for_all_and_not_for_what_is_elsewhere(
+    both: Service, bucket: Bucket
+) -> None:
+    interrupted(both, ("file",))
+    interrupted(both, ())
+    both.housekeeping.sweep()
+    assert (uploads.leases(both.database), bucket.listed) == ([], 0)
+    interrupted(both, ("s3",))
+    interrupted(both, ("file", "s3"))
+    both.housekeeping.sweep()
+    assert (uploads.leases(both.database), bucket.listed) == ([], 1)
+
+
+def test_it_is_told_how_many_wait_for_which_store(
+    both: Service, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    for stores in (("s3",), ("file", "s3"), ("file",)):
+        interrupted(both, stores)
+    bucket.away = True
+    both.housekeeping.sweep()
+    told = [each for each in caplog.messages if "wait" in each]
+    assert [each.partition(":")[0] for each in told] == ["2 interrupted uploads wait for store s3"]

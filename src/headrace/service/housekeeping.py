@@ -3,7 +3,8 @@
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from headrace import errors
@@ -110,9 +111,7 @@ class Housekeeping:
             for lease in uploads.leases(self._database)
             if lease.heartbeat < alive_since or workers.is_dead(lease.worker)
         ]
-        if dead and self._stores_answer():
-            for lease in dead:
-                self._take_back(lease, now)
+        self._take_back_all(dead, now)
         tasks.forget(self._database, now)
         left = rows.undeleted_data(self._database, alive_since)
         if self._scrub_time is not None:
@@ -145,55 +144,43 @@ class Housekeeping:
             if removed:
                 _log.info("store %s: removed %d leftovers", store.id, removed)
 
-    def _stores_answer(self) -> bool:
-        """Whether none of those elsewhere is away.
+    def _take_back_all(self, dead: Sequence[uploads.Lease], now: datetime) -> None:
+        """End uploads whose worker is dead, except those that a store is away for."""
+        places = {lease: self._places(lease) for lease in dead}
+        away = _away({store.id: store for stores in places.values() for store in stores})
+        waiting: Counter[str] = Counter()
+        for lease, stores in places.items():
+            missing = away.keys() & {store.id for store in stores}
+            if not missing:
+                self._take_back(lease, stores, now)
+            waiting.update(missing)
+        for store_id, number in waiting.items():
+            error = away[store_id]
+            _log.warning("%d interrupted uploads wait for store %s: %s", number, store_id, error)
 
-        What is removed from them in a transaction would hold that, and with SQLite the whole
-        database, for as long as a store is silent.
+    def _places(self, lease: uploads.Lease) -> list[Store]:
+        """The stores that an upload may have published in.
+
+        All, when its lease does not say, or names one that is none of ours: a store may have been
+        given another name since.
         """
-        for store in self._stores.all():
-            if store.writable and not store.local:
-                try:
-                    next(store.held(), None)
-                except errors.Error as error:
-                    _log.warning("uploads that were interrupted wait for a store: %s", error)
-                    return False
-        return True
+        writable = {store.id: store for store in self._stores.all() if store.writable}
+        if lease.stores is None or not writable.keys() >= set(lease.stores):
+            return list(writable.values())
+        return [writable[store_id] for store_id in lease.stores]
 
-    def _take_back(self, lease: uploads.Lease, now: datetime) -> None:
+    def _take_back(self, lease: uploads.Lease, stores: Sequence[Store], now: datetime) -> None:
         """End an upload whose worker is dead, unless its data cannot be removed yet."""
-        discard, life = self._discarder(lease.image_id), self._task_life
+        discard, life = _discarder(stores, lease.image_id), self._task_life
         try:
             if uploads.expire(self._database, lease, now, discard=discard, task_life=life):
                 _log.warning("upload of image %s was interrupted", lease.image_id)
                 if self._note is not None:
                     self._note("update/take-back", lease.image_id)
-                uploads.tidy(self._database, lease.image_id, self._tidier(lease.image_id))
+                uploads.tidy(self._database, lease.image_id, _tidier(stores, lease.image_id))
                 self._locations.resume(lease.image_id)
         except errors.Error as error:
             _log.warning("upload of image %s: %s", lease.image_id, error)
-
-    def _discarder(self, image_id: str) -> Callable[[], None]:
-        """A function that removes what an upload of the image may have published."""
-
-        def remove() -> None:
-            for store in self._stores.all():
-                if store.writable:
-                    with contextlib.suppress(errors.NotFound):
-                        store.delete(store.url(image_id))
-
-        return remove
-
-    def _tidier(self, image_id: str) -> Callable[[list[Location]], None]:
-        """A function that removes what an import of an active image may have left unrecorded."""
-
-        def remove(live: list[Location]) -> None:
-            for store in self._stores.all():
-                if store.writable and not any(store.holds(each.url) for each in live):
-                    with contextlib.suppress(errors.NotFound):
-                        store.delete(store.url(image_id))
-
-        return remove
 
     def _look_after_cache(self) -> None:
         if self._cache is not None:
@@ -220,3 +207,42 @@ class Housekeeping:
             act()
         except Exception:
             _log.exception("housekeeping failed and will be tried again")
+
+
+def _away(stores: Mapping[str, Store]) -> dict[str, errors.Error]:
+    """Those of the stores that do not answer, and why; of files of this machine that is not asked.
+
+    What is removed from a store in a transaction would hold that, and with SQLite the whole
+    database, for as long as the store is silent.
+    """
+    found = {}
+    for store_id, store in stores.items():
+        if not store.local:
+            try:
+                next(store.held(), None)
+            except errors.Error as error:
+                found[store_id] = error
+    return found
+
+
+def _discarder(stores: Sequence[Store], image_id: str) -> Callable[[], None]:
+    """A function that removes what an upload of the image may have published in the stores."""
+
+    def remove() -> None:
+        for store in stores:
+            with contextlib.suppress(errors.NotFound):
+                store.delete(store.url(image_id))
+
+    return remove
+
+
+def _tidier(stores: Sequence[Store], image_id: str) -> Callable[[list[Location]], None]:
+    """A function that removes what an import of an active image may have left unrecorded."""
+
+    def remove(live: list[Location]) -> None:
+        for store in stores:
+            if not any(store.holds(each.url) for each in live):
+                with contextlib.suppress(errors.NotFound):
+                    store.delete(store.url(image_id))
+
+    return remove
