@@ -23,6 +23,7 @@ from tests.contract.stores import rbds
 from tests.faults.service import BLOCK, wait_until
 from tests.faults.service import Service as Running
 from tests.service.conftest import ADMIN, Service, serving
+from tests.service.test_races import Paused
 from tools.ceph import Ceph
 
 pytestmark = pytest.mark.ceph
@@ -125,6 +126,19 @@ def test_it_goes_when_the_process_dies_that_hashes_it_first(
     for _ in taken:
         service.locations._turns.release()
     wait_until(lambda: not service.locations.active())
+
+
+def test_what_is_not_what_it_should_be_goes(
+    service: Service, ceph: Ceph, pool: str, tmp_path: Path
+) -> None:
+    image_id = record(service)
+    clone(ceph, pool, image_id, tmp_path / "disk")
+    wrong = Hashes("sha256", "0" * 64)
+    service.locations.add(NOVA, image_id, Named(service.store.url(image_id), {}, wrong))
+    wait_until(lambda: not service.locations.active())
+    assert service.images.show(ADMIN, image_id).status is Status.QUEUED
+    assert ceph.rbd("ls", pool) == ""
+    service.content.upload(ADMIN, image_id, Paused(DATA))  # the name is free again
 
 
 def test_the_newer_api_does_not_take_it_of_users(

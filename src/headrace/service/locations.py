@@ -7,6 +7,7 @@ lies under its own name in a store where instances are cloned, as Nova's snapsho
 Why an address was refused, or what was found there, is never told.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -371,7 +372,8 @@ class Locations:
         digests = self._digests(image, location, {expected.os_hash_algo})
         if digests.get(expected.os_hash_algo) != expected.os_hash_value:
             _log.warning("image %s is queued again: its data is not what it should be", image.id)
-            uploads.release(self._database, image.id, upload_id, self._clock())
+            discard = self._discarder(location)
+            uploads.release(self._database, image.id, upload_id, self._clock(), discard=discard)
             return
         uploads.activate(
             self._database,
@@ -386,6 +388,17 @@ class Locations:
             now=self._clock(),
             status=Status.IMPORTING,
         )
+
+    def _discarder(self, location: Location) -> Callable[[], None]:
+        """A function that removes what lies in a store of ours, and nothing anywhere else."""
+        store = self._registry.for_location(location)
+
+        def remove() -> None:
+            if store.writable:
+                with contextlib.suppress(errors.NotFound):
+                    store.delete(location.url)
+
+        return remove
 
     def _digests(self, image: Image, location: Location, names: set[str]) -> dict[str, str]:
         """The data's digests by algorithm; none when it cannot be read, or is not needed."""
