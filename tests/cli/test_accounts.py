@@ -47,6 +47,7 @@ def test_a_user_comes_changes_and_goes(tmp_path: Path, state: list[str]) -> None
     listed = run("user", "list", *state)
     assert listed.out.splitlines()[-1].split() == ["alice", "mine", "member,", "service"]
     shown = json.loads(run("user", "list", "--json", *state).out)
+    assert json.loads(run("--json", "user", "list", *state).out) == shown
     assert shown == [{"name": "alice", "project": "mine", "roles": ["member", "service"]}]
 
     again = run("user", "add", "alice", *words, stdin=TWICE)

@@ -101,6 +101,12 @@ def test_an_image_that_there_is_not(call: Callable[..., Outcome]) -> None:
     assert (done.status, "not found" in done.err) == (1, True)
 
 
+def test_a_name_is_no_id(call: Callable[..., Outcome]) -> None:
+    done = call("cache", "delete", "77777777-8888-4999-aaaa-bbbbbbbbbbbb", "noble")
+    assert (done.status, done.out) == (2, "")
+    assert "noble is no image id; see `headrace cache list`" in done.err
+
+
 def test_a_service_without_a_cache(headrace: Headrace) -> None:
     done = headrace("cache", "list")
     assert (done.status, "no image cache" in done.err) == (1, True)

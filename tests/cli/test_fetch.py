@@ -162,7 +162,7 @@ def test_a_target_that_is_there_stays_unless_forced(
     ("words", "reason"),
     [
         (["--to", "missing/disk"], "there is no directory"),
-        (["--to", "."], "no regular file"),
+        (["--to", "."], "is a directory"),
         (["--to", "/dev/null", "--force"], "no regular file"),
         (["--to", "disk/"], "names a directory"),
         (["--link"], "goes with --to"),
@@ -208,6 +208,8 @@ def test_without_the_service_the_cache_gives_what_it_has(
     words: list[str] = ["--offline"] if way == "offline" else ["--url", NOWHERE]
     missing = host("fetch", image_id, *words)
     assert (missing.status, missing.out) == (1, "")
+    assert "by its id only" not in missing.err
+    assert "by its id only" in host("fetch", "noble", *words).err
     host.told(image_id)
     done = host("--json", "fetch", image_id, "--to", tmp_path / "disk", *words)
     assert (tmp_path / "disk").read_bytes() == data.read_bytes()
@@ -230,6 +232,7 @@ def test_what_was_fetched_can_be_listed_and_removed(host: Host, image_id: str) -
     host.told(image_id)
     assert re.search(rf"^{image_id} .* {SIZE} ", host("fetched", "list").out, re.MULTILINE)
     listed = json.loads(host("fetched", "list", "--json").out)
+    assert json.loads(host("--json", "fetched", "list").out) == listed
     assert [each["id"] for each in listed["images"]] == [image_id]
     assert listed["used"] == SIZE
     assert host("fetched", "prune").out == "Removed 0 files, 0 bytes\n"

@@ -28,6 +28,8 @@ def test_a_check_finds_what_is_wrong_and_says_so_by_its_status(tmp_path: Path) -
     verified = check(tmp_path, "--verify", "--json")
     assert verified.status == 3
     report = json.loads(verified.out)
+    words = ("store", "check", "--verify", "--state-dir", tmp_path)
+    assert json.loads(run("--json", *words).out) == report
     assert report["checked"] == {"images": 2, "files": 1, "hashed_bytes": 5}
     assert {(each["image_id"], each["fault"], each["store"]) for each in report["faults"]} == {
         (lost, "missing", "file"),

@@ -43,6 +43,8 @@ def expect_free(target: Path, *, replace: bool) -> None:
         return
     except OSError as error:
         raise UsageError(reason=f"cannot write {target}: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(reason=f"{target} is a directory")
     if not stat.S_ISREG(mode):
         raise UsageError(reason=f"{target} is no regular file; `headrace download` may write to it")
     if not replace:

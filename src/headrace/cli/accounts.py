@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli import output, settings
+from headrace.cli.session import json_option
 from headrace.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def passwd(*, name: str, state_dir: str | None, config_files: tuple[str, ...]) -
 
 @command.command("list")
 @settings.settings_options
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@json_option
 def list_(*, state_dir: str | None, config_files: tuple[str, ...], as_json: bool) -> None:
     """List the users, their projects and roles."""
     found: list[dict[str, object]] = [

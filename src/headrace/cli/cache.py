@@ -7,6 +7,8 @@ import click
 from headrace.cli import completion, output
 from headrace.cli.choosing import chosen
 from headrace.cli.session import ServiceCommand, Session
+from headrace.errors import UsageError
+from headrace.model import is_image_id
 
 _COLUMNS: output.Columns = (
     ("ID", 36, False),
@@ -63,6 +65,9 @@ def delete(session: Session, images: tuple[str, ...]) -> None:
 
     They stay what they are: their data is fetched from its store again.
     """
+    for each in images:
+        if not is_image_id(each):
+            raise UsageError(reason=f"{each} is no image id; see `headrace cache list`")
     cache = session.cache()
     for each in images:
         cache.delete(each)

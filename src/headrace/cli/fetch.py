@@ -16,7 +16,7 @@ from headrace.cli import completion, output
 from headrace.cli.choosing import chosen
 from headrace.cli.content import no_progress
 from headrace.cli.progress import progress_bar
-from headrace.cli.session import ServiceCommand, Session
+from headrace.cli.session import ServiceCommand, Session, json_option
 from headrace.errors import ClientError, ConnectionFailed, Error, UsageError
 from headrace.model import is_image_id
 
@@ -161,7 +161,7 @@ def fetched() -> None:
 
 @fetched.command("list")
 @cached
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@json_option
 def list_fetched(*, cache_dir: str | None, max_size: str | None, as_json: bool) -> None:
     """List what is in the cache, what was used last first."""
     cache = _opened(cache_dir, max_size)
@@ -254,6 +254,8 @@ def _kept(
     if image is None:
         with cache.held(word) as kept:
             if kept is None:
+                if not is_image_id(word):
+                    output.note("without its service, an image is found by its id only")
                 raise away or ClientError(reason=f"the cache has no image of the id {word}")
             if away is not None:
                 output.note(f"{output.told(away)}; the image is taken from the cache")

@@ -297,6 +297,16 @@ def session_options(*, hidden: bool = False) -> list[click.Parameter]:
     ]
 
 
+def _or_said_before(context: click.Context, _option: click.Parameter, value: bool) -> bool:
+    return value or context.ensure_object(Session).as_json
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, callback=_or_said_before, help="Write JSON."
+)
+"""``--json`` of a command that asks no service; it may stand before the command, too."""
+
+
 def _names_of_clouds(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import click
 
 from headrace.cli import output, settings
+from headrace.cli.session import json_option
 
 EXIT_FAULTS = 3
 
@@ -17,7 +18,7 @@ def command() -> None:
 @command.command("check")
 @settings.settings_options
 @click.option("--verify", is_flag=True, help="Read and hash all data, too.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@json_option
 def check(
     *, state_dir: str | None, config_files: tuple[str, ...], verify: bool, as_json: bool
 ) -> int:
