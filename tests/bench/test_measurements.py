@@ -256,6 +256,12 @@ def test_json_and_several_measurements(port: int) -> None:
     assert isinstance(found["warnings"], list)
 
 
+def test_json_has_no_number_for_what_one_measurement_cannot_tell(port: int) -> None:
+    done = bench("-H", "127.0.0.1", "-p", str(port), "-l", "-1M", "--json")
+    (found,) = json.loads(done.stdout, parse_constant=pytest.fail)  # Infinity is not JSON
+    assert found["THROUGHPUT_CONFID"] is None
+
+
 def test_what_was_not_reached_is_said(port: int) -> None:
     """A thousandth of a percent is more than any machine gives."""
     words = ("-H", "127.0.0.1", "-p", str(port), "-l", "-1M", "-i", "3,3", "-I", "99,0.001")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -62,7 +63,7 @@ class Results:
             found: object = results
             if self._asked.compare:
                 found = {"results": results, "ratios": list(map(_ratio_object, self._ratios))}
-            click.echo(json.dumps(found, indent=1))
+            click.echo(json.dumps(found, indent=1, allow_nan=False))
         if self._asked.report is not None:
             self._write_report(self._asked.report)
 
@@ -179,8 +180,9 @@ class Results:
     # as one
 
     def _as_object(self, summary: Summary) -> dict[str, Any]:
+        figures = omni.values(summary, list(omni.FIGURES), self._asked.rate)
         return {
-            **omni.values(summary, list(omni.FIGURES), self._asked.rate),
+            **{name: None if value == math.inf else value for name, value in figures.items()},
             "local_facts": cpu.facts(),
             "remote_facts": None if self._far is None else self._far.facts,
             "warnings": self._warnings(summary),

@@ -129,8 +129,8 @@ def _cases(
 ) -> list[Spec]:
     """Every test by every way, with every number of streams, in every size."""
     template = _template(given, specific)
-    streams, sizes = _streams(given["streams"]), _sizes(given, specific)
-    clients = _streams(given["clients"])
+    streams, sizes = _numbers(given["streams"], "streams"), _sizes(given, specific)
+    clients = _numbers(given["clients"], "clients")
     asked = given["via"].split(",") if given["via"] else []
     cases = []
     for test, own in tests:
@@ -199,13 +199,13 @@ def _sizes(given: dict[str, Any], specific: dict[str, Any]) -> list[int | None]:
     return [_size(text)]
 
 
-def _streams(text: str) -> list[int]:
+def _numbers(text: str, what: str) -> list[int]:
     counts = text.split(",")
     if not all(count.isascii() and count.isdigit() for count in counts):
-        raise UsageError(reason=f"{text!r}: expected numbers of streams such as 1,8")
+        raise UsageError(reason=f"{text!r}: expected numbers of {what} such as 1,8")
     found = [int(count[:9]) for count in counts]
     if not all(0 < count <= MOST_STREAMS for count in found):
-        raise UsageError(reason=f"there are 1 to {MOST_STREAMS} streams")
+        raise UsageError(reason=f"there are 1 to {MOST_STREAMS} {what}")
     return found
 
 
