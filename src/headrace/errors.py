@@ -507,6 +507,11 @@ class StoreUnwritable(ServiceUnavailable):
     code = "store.unwritable"
     text = "the store may not be written"
 
+    @classmethod
+    def because(cls, why: ServiceUnavailable) -> "StoreUnwritable":
+        """The same, of which it is known what the store says."""
+        return cls(f"{cls.text}: {why.fields['reason']}")
+
 
 class ServiceStops(Error):
     """No ServiceUnavailable, which may mean that another store is to be tried."""

@@ -70,7 +70,10 @@ class Content:
                 data = self._open(image, location, begins)
             except errors.NotFound:
                 _log.error("the data of image %s is missing in its store", image_id)
+            except errors.OriginsBusy as error:
+                failure = error  # which every client is told that comes meanwhile
             except errors.Error as error:
+                _log.warning("image %s cannot be read: %s", image_id, error)
                 failure = error
             else:
                 if several and location not in image.locations:

@@ -8,7 +8,6 @@ stays here but for its code: it quotes keys, addresses and what was signed.
 import contextlib
 import hashlib
 import http.client
-import logging
 import os
 import re
 import socket
@@ -28,8 +27,6 @@ from headrace.stores.signature import Signer, quoted
 from headrace.stores.wire import Switch
 from headrace.transfer import engine
 from headrace.transfer.extent import Extent
-
-_log = logging.getLogger(__name__)
 
 TOKEN = "x-amz-meta-headrace-upload"
 """What an object was written with tells which upload made it."""
@@ -179,7 +176,7 @@ class Bucket:
             if switch is not None:
                 switch.check()
             time.sleep(pause)
-        raise self._silence(method, said)
+        raise self._silence(said)
 
     def head(self, key: str) -> Found | None:
         """What is known of an object; None when there is none.  Raises ServiceUnavailable."""
@@ -215,16 +212,14 @@ class Bucket:
                     raise self.refusal(reply)
                 said = reply.said
             time.sleep(pause)
-        raise self._silence("GET", said)
+        raise self._silence(said)
 
     def refusal(self, reply: Reply) -> errors.ServiceUnavailable:
-        """The error that an answer is, which is said in the log, too."""
-        _log.error("store %s is refused: %s", self._name, reply.said)
+        """The error that an answer is."""
         return errors.ServiceUnavailable(reason=f"store {self._name} is refused ({reply.said})")
 
-    def _silence(self, method: str, said: str) -> errors.ServiceUnavailable:
-        _log.error("store %s: %s failed: %s", self._name, method, said)
-        return errors.ServiceUnavailable(reason=f"store {self._name} does not answer")
+    def _silence(self, said: str) -> errors.ServiceUnavailable:
+        return errors.ServiceUnavailable(reason=f"store {self._name} does not answer ({said})")
 
     def is_to_be_made(self, reply: Reply) -> bool:
         """Whether an answer says that there is no bucket yet."""

@@ -125,7 +125,9 @@ class Cluster:
             connection.connect()
             return connection
         except (rados.Error, OSError) as error:
-            self._failure, self._failed = self._unavailable(error), time.monotonic()
+            # There is no image yet that it could name.
+            self._failure = errors.ServiceUnavailable(reason=f"Ceph: {error}")
+            self._failed = time.monotonic()
             raise self._failure from error
 
     def _configured(self, rados: Any) -> Any:

@@ -175,7 +175,7 @@ class ObjectParts:
             raise errors.DataExists(image_id=self._key)
         if found is not None and found.size == size:
             if failure is not None:
-                _log.warning("image %s is in its store whole, whatever that said", self._key)
+                _log.warning("image %s is in its store whole, though: %s", self._key, failure)
             return
         raise failure or errors.StoreUnwritable()
 
@@ -192,8 +192,7 @@ class ObjectParts:
             return errors.DataExists(image_id=self._key)
         if reply.code in _FULL:
             return errors.StoreFull()
-        self._bucket.refusal(reply)
-        return errors.StoreUnwritable()
+        return errors.StoreUnwritable.because(self._bucket.refusal(reply))
 
 
 class S3Store:

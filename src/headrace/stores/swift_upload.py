@@ -65,12 +65,15 @@ class SwiftUpload:
         # The only digest that Swift knows.
         digest = wire.digest("md5", fd, offset, length)
         failure: errors.Error = errors.StoreUnwritable()
-        for pause in _PAUSES:
+        for tries, pause in enumerate(_PAUSES):
+            if tries:
+                _log.warning(
+                    "part %d of image %s goes again: %s", number, self._place.name, failure
+                )
             time.sleep(pause)
             try:
                 self._put(self._part(number), fd, offset, length, digest)
             except (errors.ServiceUnavailable, errors.TransferError) as error:
-                _log.warning("part %d of image %s: %s", number, self._place.name, error)
                 failure = error
             else:
                 self._parts[number] = digest, length
@@ -170,5 +173,4 @@ class SwiftUpload:
         """The error for an answer to what writes."""
         if status in _FULL:
             return errors.StoreFull()
-        _log.warning("%s", self._place.account.refused(status))
-        return errors.StoreUnwritable()
+        return errors.StoreUnwritable.because(self._place.account.refused(status))

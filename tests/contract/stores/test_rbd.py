@@ -274,6 +274,15 @@ def test_a_cluster_that_is_not_there(tmp_path: Path, ceph: Ceph) -> None:
     assert store.sweep() == 0
 
 
+def test_who_may_not_connect_is_told_once(
+    ceph: Ceph, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RbdStore("rbd", Cluster(str(ceph.conf), "nobody", 30.0), "images", str(tmp_path))
+    with pytest.raises(errors.ServiceUnavailable, match=r"permission denied.*connecting"):
+        store.create(IMAGE_ID, None)
+    assert caplog.messages == []  # what could not be done says it
+
+
 def test_a_forked_process_connects_by_itself(store: Store) -> None:
     url = put(store, CONTENT)
     child = os.fork()
