@@ -61,7 +61,7 @@ def load(
             for option in conf[keystone_settings.LIMITS]:
                 _value(conf, keystone_settings.LIMITS, option)
     except (cfg.Error, ValueError) as error:
-        raise errors.ConfigurationError(reason=str(error)) from error
+        raise errors.ConfigurationError(reason=_told(error)) from error
     store_settings.check(conf)
     _check_algorithm(conf.hashing_algorithm)
     _check_location(conf.headrace.x_accel_location)
@@ -183,6 +183,21 @@ def _check_algorithm(name: str) -> None:
         raise errors.ConfigurationError(
             reason=f"hashing_algorithm {name!r} is not a hash function of this Python"
         ) from None
+
+
+_WRONG_VALUE = re.compile(r"Value for option (\S+) from .*detail='(.*)'\) is not valid: (.*)", re.S)
+_NO_NUMBER = "invalid literal for int() with base 10: "
+
+
+def _told(error: Exception) -> str:
+    """What oslo.config says, without what it shows of its own inside."""
+    found = _WRONG_VALUE.fullmatch(str(error))
+    if found is None:
+        return str(error)
+    name, where, why = found.groups()
+    if why.startswith(_NO_NUMBER):
+        why = f"{why.removeprefix(_NO_NUMBER)} is no whole number"
+    return f"{name} of {where}: {why}"
 
 
 def _value(conf: cfg.ConfigOpts, group: str, name: str) -> object:

@@ -105,6 +105,11 @@ OF_TYPE: dict[str, list[cfg.Opt]] = {
 """The settings of a store of each type, in the group that has its id."""
 
 READ_ONLY = ("http", "imageapi")
+_REQUIRED = {
+    "s3": s3_settings.REQUIRED,
+    "swift": ("swift_store_container",),
+    "rbd": ("rbd_store_pool",),
+}
 """The types of stores that take no data."""
 
 COMMON: list[cfg.Opt] = [
@@ -183,9 +188,12 @@ def check(conf: cfg.ConfigOpts) -> None:
     elif (kind := default(conf).kind) in READ_ONLY:
         raise errors.ConfigurationError(reason=f"default_store {kind!r} takes no data")
     for store in described(conf):
-        for name in s3_settings.REQUIRED if store.kind == "s3" else ():
-            if not conf[store.group][name]:
+        options = conf[store.group]
+        for name in _REQUIRED.get(store.kind, ()):
+            if not options[name]:
                 raise _wrong_store(store.id, f"{name} is not set")
+        if store.kind == "imageapi" and not _is_url(options.imageapi_endpoint):
+            raise _wrong_store(store.id, "imageapi_endpoint is no http or https URL")
 
 
 def _check_several(conf: cfg.ConfigOpts) -> None:
@@ -203,6 +211,10 @@ def _check_several(conf: cfg.ConfigOpts) -> None:
         directory = os.path.realpath(conf[store_id].filesystem_store_datadir)
         if (other := seen.setdefault(directory, store_id)) != store_id:
             raise _wrong_store(store_id, f"its directory is that of store {other}")
+
+
+def _is_url(text: str | None) -> bool:
+    return not text or text.startswith(("http://", "https://"))
 
 
 def _wrong_store(store_id: str, reason: str) -> errors.ConfigurationError:

@@ -136,7 +136,7 @@ _CREDENTIAL = ("application_credential_id", "application_credential_secret")
 def references(conf: cfg.ConfigOpts, group: str) -> dict[str, dict[str, Any]]:
     """What is said of each reference, by its name: fields of ``stores.swift_account.Reference``.
 
-    Raises ConfigurationError, which holds no value.
+    Raises ConfigurationError, which holds nothing of who logs in, nor where.
     """
     options = conf[group]
     if options.swift_store_multi_tenant:
@@ -150,8 +150,9 @@ def references(conf: cfg.ConfigOpts, group: str) -> dict[str, dict[str, Any]]:
             name: _reference(group, f" in section {name}", said, options.swift_store_auth_version)
             for name, said in _sections(group, options.swift_store_config_file).items()
         }
-    if options.default_swift_reference not in found:
-        raise _wrong(group, "default_swift_reference is no section of swift_store_config_file")
+    if (name := options.default_swift_reference) not in found:
+        file = options.swift_store_config_file
+        raise _wrong(group, f"default_swift_reference {name!r} is no section of {file}")
     return found
 
 
@@ -169,6 +170,9 @@ def _reference(group: str, where: str, said: dict[str, Any], version: str) -> di
         raise _wrong(group, f"auth_address{where} is no http or https URL")
     if not any(all(said.get(name) for name in pair) for pair in (_CREDENTIAL, _PASSWORD)):
         raise _wrong(group, f"user and key{where} are not set")
+    version = (said.get("auth_version") or version).removeprefix("v").partition(".")[0]
+    if version != "1" and not said.get(_CREDENTIAL[0]) and ":" not in said["user"]:
+        raise _wrong(group, f"user{where} is no PROJECT:USER")
     fields = {name: said.get(name) for name in _CREDENTIAL}
     for domain in _DOMAINS:
         by_id, by_name = said.get(f"{domain}_id"), said.get(f"{domain}_name")
@@ -178,7 +182,7 @@ def _reference(group: str, where: str, said: dict[str, Any], version: str) -> di
         "address": address,
         "user": said.get("user") or "",
         "key": said.get("key") or "",
-        "version": (said.get("auth_version") or version).removeprefix("v").partition(".")[0],
+        "version": version,
         **fields,
     }
 
@@ -193,10 +197,11 @@ def _sections(group: str, path: str) -> dict[str, dict[str, str]]:
             for name in parser.sections()
         }
     except OSError as error:
-        raise _wrong(group, f"swift_store_config_file: {error.strerror}") from None
+        raise _wrong(group, f"swift_store_config_file {path}: {error.strerror}") from None
     except (configparser.Error, ValueError) as error:
         # The error's text quotes the file.
-        raise _wrong(group, f"swift_store_config_file: {type(error).__name__}") from None
+        reason = f"swift_store_config_file {path}: {type(error).__name__}"
+        raise _wrong(group, reason) from None
 
 
 def _unquoted(value: str) -> str:

@@ -27,6 +27,13 @@ def test_those_of_a_glance_are_taken(tmp_path: Path) -> None:
     assert (conf.image_cache_max_size, conf.image_cache_stall_time) == (1000, 10)
 
 
+def test_a_size_is_a_number_and_whose_it_is_is_told(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigurationError) as refused:
+        load(tmp_path, "[DEFAULT]\nimage_cache_max_size = 100GB\n")
+    where = f"image_cache_max_size of {tmp_path}/glance-api.conf"
+    assert str(refused.value) == f"invalid configuration: {where}: '100GB' is no whole number"
+
+
 @pytest.mark.parametrize("place", ["images", "images/cache", "staging", ""])
 def test_it_lies_apart_from_what_is_not_to_be_removed(tmp_path: Path, place: str) -> None:
     with pytest.raises(errors.ConfigurationError, match="are not apart"):

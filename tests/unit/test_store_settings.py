@@ -187,6 +187,9 @@ def test_one_store_that_cannot_be_is_refused_at_start(tmp_path: Path, text: str,
         ("/srv/cheap", "/srv/../srv/fast", "its directory is that of store fast"),
         ("filesystem_store_datadir = /srv/cheap", "", "'cheap'.*datadir is not set"),
         ("weight = 100", "weight = heavy", "weight"),
+        ("web:http", "web:imageapi\n[web]\nimageapi_endpoint = centre", "'web': imageapi_endpoint"),
+        ("web:http", "web:swift\n[web]\nswift_store_container =", "_container is not set"),
+        ("web:http", "web:rbd\n[web]\nrbd_store_pool =", "rbd_store_pool is not set"),
     ],
 )
 def test_what_does_not_go_together_is_refused_at_start(

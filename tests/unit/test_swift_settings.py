@@ -111,7 +111,8 @@ def test_the_store_that_is_made_of_them(tmp_path: Path) -> None:
         (ONE.replace("http://", "ftp://"), "auth_address is no http or https URL"),
         (ONE.replace("swift_store_key", "#"), "user and key are not set"),
         (ONE + "swift_store_multi_tenant = true", "swift_store_multi_tenant is not supported"),
-        ("swift_store_config_file = /nonexistent", "No such file"),
+        ("swift_store_config_file = /nonexistent", "swift_store_config_file /nonexistent: No such"),
+        (ONE.replace("glance:", ""), "user is no PROJECT:USER"),
     ],
 )
 def test_what_cannot_be_is_refused_at_the_start(tmp_path: Path, text: str, reason: str) -> None:
@@ -123,7 +124,7 @@ def test_what_cannot_be_is_refused_at_the_start(tmp_path: Path, text: str, reaso
 @pytest.mark.parametrize(
     ("text", "default", "reason"),
     [
-        (FILE, "ref1", "default_swift_reference is no section"),
+        (FILE, "ref1", "default_swift_reference 'ref1' is no section of .*swift.conf"),
         (FILE.replace("user =", "#"), "main", "user and key in section main are not set"),
         (FILE + f"key = {SECRET}\n" * 2, "main", "DuplicateOptionError"),
         (f"{SECRET}\n", "main", "MissingSectionHeaderError"),

@@ -237,9 +237,9 @@ class S3Store:
         host = host.rstrip("/")
         scheme = scheme.lower() or "http"
         if scheme not in ("http", "https") or not _HOST.fullmatch(host):
-            raise errors.ConfigurationError(reason=f"store {id}: s3_store_host is no host")
+            raise errors.ConfigurationError(reason=f"store {id!r}: s3_store_host is no host")
         if not _BUCKET.fullmatch(bucket):
-            raise errors.ConfigurationError(reason=f"store {id}: s3_store_bucket is no bucket")
+            raise errors.ConfigurationError(reason=f"store {id!r}: s3_store_bucket is no bucket")
         self._id = id
         self._bucket = Bucket(
             id, f"{scheme}://{host}", bucket, access_key, secret_key,
