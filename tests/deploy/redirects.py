@@ -13,7 +13,8 @@ from tests.meddler import Meddler, meddling
 from tools.swift import Swift
 
 _STORES_OWN = (
-    "x-accel", "x-amz", "x-object", "x-static", "x-timestamp", "x-trans", "content-disposition",
+    "x-accel", "x-amz", "x-manifest", "x-object", "x-static", "x-timestamp", "x-trans",
+    "content-disposition", "expires",
 )  # fmt: skip
 
 
