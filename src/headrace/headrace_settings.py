@@ -164,8 +164,8 @@ OPTIONS: list[cfg.Opt] = [
         "max_remote_downloads",
         default=16,
         min=1,
-        help="Transfers from a store of type http or s3 that one worker has at a time, each "
-        "of which holds a thread; more are answered 503 with Retry-After.",
+        help="Transfers from each store that is elsewhere (of any type but file) that one worker "
+        "has at a time, each of which holds a thread; more are answered 503 with Retry-After.",
     ),
     cfg.IntOpt(
         "max_connections",

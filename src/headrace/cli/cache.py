@@ -83,7 +83,7 @@ def clear(session: Session, part: str | None) -> None:
     session.cache().clear(part or "")
 
 
-@command.command("clean", cls=ServiceCommand)
+@command.command("clean", cls=ServiceCommand, short_help="Remove what is of no use.")
 @click.pass_obj
 def clean(session: Session) -> None:
     """Remove what is of no use: what failed, what was interrupted long ago.

@@ -15,7 +15,7 @@ def command() -> None:
     """Look after a service's stores."""
 
 
-@command.command("check")
+@command.command("check", short_help="Compare what is on record with what the stores hold.")
 @settings.settings_options
 @click.option("--verify", is_flag=True, help="Read and hash all data, too.")
 @json_option
