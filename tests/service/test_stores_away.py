@@ -1,4 +1,4 @@
-"""What housekeeping does while a store refuses, or says nothing at all."""
+"""What is done and said while a store refuses, or says nothing at all."""
 
 import threading
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from headrace import errors
 from headrace.db import images as rows
 from headrace.db import imports, uploads
 from headrace.model import Location, Status, Task
@@ -16,21 +17,24 @@ from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.registry import Label, Registry
 from headrace.stores.s3 import S3Store
 from tests.service.conftest import ADMIN, Service, serving
+from tests.service.test_races import Paused
 
 GUARD = 60.0  # seconds; a hang guard
 BUCKET = "/images"
+DENIED = b"<Error><Code>AccessDenied</Code></Error>"
 
 
 class Bucket(ThreadingHTTPServer):
     """Has an object under every key, and lists none.
 
-    May refuse to delete some, be silent, or refuse everything.
+    May refuse to delete some, be silent, refuse everything, or say that it is denied.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.kept: set[str] = set()
         self.deleted: list[str] = []
+        self.denied = False
         self.silent = False
         self.away = False
         self.listed = 0
@@ -42,6 +46,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: Bucket
 
     def do_GET(self) -> None:
+        if self.server.denied:
+            self._answer(403, DENIED)
+            return
         if "uploads" not in self.path:
             self.server.listed += 1
             self._be_silent()
@@ -49,12 +56,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._be_silent()
-        self._answer(200)
+        self._answer(404 if self.server.denied else 200)
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(403, DENIED)
 
     def do_DELETE(self) -> None:
         key = urlsplit(self.path).path.removeprefix(f"{BUCKET}/")
         if key in self.server.kept:
-            self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+            self._answer(403, DENIED)
         else:
             self.server.deleted.append(key)
             self._answer(204)
@@ -91,6 +102,7 @@ def remote(bucket: Bucket, windows: Path) -> S3Store:
     return S3Store(
         "s3", f"127.0.0.1:{bucket.server_port}", BUCKET[1:], "access", "secret",
         windows=str(windows), stall=GUARD, pause=0.0,
+        left=timedelta(0),  # or it would not be swept again for an hour
     )  # fmt: skip
 
 
@@ -231,3 +243,42 @@ def test_it_is_told_how_many_wait_for_which_store(
     both.housekeeping.sweep()
     told = [each for each in caplog.messages if "wait" in each]
     assert [each.partition(":")[0] for each in told] == ["2 interrupted uploads wait for store s3"]
+
+
+def test_an_upload_that_is_refused_is_one_line_of_the_log(
+    service: Service, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    image_id = service.record()
+    bucket.denied = True
+    with pytest.raises(errors.StoreUnwritable) as refused:
+        service.content.upload(ADMIN, image_id, Paused(b"data"))
+    why = "the store may not be written: store s3 is refused (403 AccessDenied)"
+    assert str(refused.value) == why
+    assert caplog.messages == [f"upload of image {image_id} failed: {why}"]
+
+
+def test_a_download_that_is_refused_is_one_line_of_the_log(
+    service: Service, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    image_id = interrupted(service)
+    uploads.activate(
+        service.database, image_id, image_id, location=Location(service.store.url(image_id)),
+        size=4, virtual_size=None, checksum=None, os_hash_algo="sha256", os_hash_value="ab",
+        now=service.clock(),
+    )  # fmt: skip
+    bucket.denied = True
+    with pytest.raises(errors.ServiceUnavailable):
+        service.content.download(ADMIN, image_id)
+    why = "service unavailable: store s3 is refused (403 AccessDenied)"
+    assert caplog.messages == [f"image {image_id} cannot be read: {why}"]
+
+
+def test_sweeps_that_are_refused_are_one_line_of_the_log(
+    service: Service, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long it is away; when it has been back it is another one."""
+    why = "service unavailable: store s3 is refused (403 AccessDenied)"
+    for denied in (True, True, False, True):
+        bucket.denied = denied
+        service.housekeeping.sweep()
+    assert caplog.messages == [f"store s3 was not swept: {why}"] * 2

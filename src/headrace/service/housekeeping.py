@@ -79,6 +79,7 @@ class Housekeeping:
         self._jobs = jobs
         self._closed = threading.Event()
         self._swept = threading.Event()
+        self._unswept: dict[str, str] = {}  # why, by store
 
     def start(self) -> None:
         """Go on in the background.
@@ -135,12 +136,18 @@ class Housekeeping:
         imports.beat(self._database, self._jobs.active(), now)
 
     def _sweep_store(self, store: Store) -> None:
-        """Have a store sweep; one that cannot keeps nothing else from being done."""
+        """Have a store sweep; one that cannot keeps nothing else from being done.
+
+        A store may be away for days: why is said once.
+        """
         try:
             removed = store.sweep()
         except errors.Error as error:
-            _log.warning("store %s was not swept: %s", store.id, error)
+            if self._unswept.get(store.id) != str(error):
+                _log.warning("store %s was not swept: %s", store.id, error)
+            self._unswept[store.id] = str(error)
         else:
+            self._unswept.pop(store.id, None)
             if removed:
                 _log.info("store %s: removed %d leftovers", store.id, removed)
 

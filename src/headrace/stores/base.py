@@ -149,7 +149,7 @@ class Store(Protocol):
     def sweep(self) -> int:
         """Remove what crashed writers left behind, and nothing that a live one is writing.
 
-        Returns how many leftovers were removed.
+        Returns how many leftovers were removed.  Raises ServiceUnavailable.
         """
         ...
 

@@ -9,7 +9,6 @@ what keeps an image from being removed under him: librbd refuses, and we leave i
 """
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,8 +21,6 @@ from headrace.stores.ceph import Cluster
 from headrace.stores.rbd_images import SNAPSHOT, Opened, RbdParts, Reading
 from headrace.stores.remote import Remote, Turns
 from headrace.stores.window import AdoptedWindow, WindowWriter, new_window
-
-_log = logging.getLogger(__name__)
 
 _SCHEME = "rbd://"
 _STREAMS = 4
@@ -150,12 +147,9 @@ class RbdStore:
     def sweep(self) -> int:
         before = datetime.now(UTC).replace(tzinfo=None) - self._settling
         removed = 0
-        try:
-            for name in filter(rbd_images.is_part, self._names()):
-                with self._cluster.pool(self._pool) as ioctx:
-                    removed += rbd_images.purge(ioctx, name, before)
-        except (errors.NotFound, errors.ServiceUnavailable) as error:
-            _log.warning("store %s: leftovers are not looked for: %s", self._id, error)
+        for name in filter(rbd_images.is_part, self._names()):
+            with self._cluster.pool(self._pool) as ioctx:
+                removed += rbd_images.purge(ioctx, name, before)
         return removed
 
     def _open(self, name: str, snapshot: str | None) -> Remote:
