@@ -34,7 +34,9 @@ from headrace.transfer.writeback import sync_directory
 
 INDEX = "cache.db"
 _INCOMPLETE, _INVALID, _QUEUE = "incomplete", "invalid", "queue"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL = _NO_ROOM | {errno.EFBIG}
+_BLOCK = 512  # bytes, of st_blocks
 
 _PRIVATE = 0o750  # who may have an image is decided at the service's door
 
@@ -175,7 +177,7 @@ class Directory:
                 fd = self._anew(image_id, fd)
             try:
                 self._make_room(ledger, image_id, size)
-                allocate(fd, size)
+                self._allocate(ledger, fd, size)
                 ledger.reserve(image_id, size)
             except BaseException:
                 self._drop(image_id, fd)
@@ -514,6 +516,30 @@ class Directory:
         # Nothing is removed for what does not fit then, either.
         if missing > free or missing > sum(self._shrink(ledger, missing)):
             raise errors.StoreFull()
+
+    def _allocate(self, ledger: Ledger, fd: int, size: int) -> None:
+        """Have ``size`` bytes of the disk for a file; raises OSError.
+
+        The disk may be smaller than what the cache may have, or others may have filled it.
+        """
+        while True:
+            try:
+                return allocate(fd, size)
+            except OSError as error:
+                if error.errno not in _NO_ROOM or not self._could_hold(fd, size):
+                    raise
+                if not self._shrink(ledger, 1):
+                    raise
+
+    def _could_hold(self, fd: int, size: int) -> bool:
+        """Whether the disk has room for a file's ``size`` bytes once all is removed that may be."""
+        disk = os.fstatvfs(fd)
+        room = disk.f_bavail * disk.f_frsize + os.fstat(fd).st_blocks * _BLOCK
+        for held in self._held():
+            # What has another name takes as much room without this one.
+            if held.status.st_nlink == 1 and self._evict(held.path, only_look=True):
+                room += held.status.st_blocks * _BLOCK
+        return room >= size
 
     def _shrink(self, ledger: Ledger, missing: int) -> list[int]:
         """Remove what was used least recently until that makes up for ``missing`` bytes, or nothing

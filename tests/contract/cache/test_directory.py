@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -471,16 +472,34 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
         Directory(tmp_path / "file" / "cache", 1)
 
 
-def test_a_disk_that_is_full_is_found_before_a_byte_lands(tmp_path: Path) -> None:
+@pytest.fixture
+def cramped(tmp_path: Path) -> Iterator[Directory]:
+    """May have more than there is on its disk, of 1 MiB."""
     require_root()
     (tmp_path / "disk").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path / "disk"]
     subprocess.run(mount, check=True)
     try:
-        directory = Directory(tmp_path / "disk" / "cache", 1 << 30)
-        with pytest.raises(errors.StoreFull):
-            directory.begin(ONE, 8 << 20)
-        assert lies_in(directory) == set()
-        assert fill(directory, ONE, 100 * KIB) is Outcome.WHOLE
+        yield Directory(tmp_path / "disk" / "cache", 1 << 30)
     finally:
         subprocess.run(["umount", "--lazy", tmp_path / "disk"], check=True)
+
+
+def test_a_disk_that_is_full_is_found_before_a_byte_lands(cramped: Directory) -> None:
+    with pytest.raises(errors.StoreFull):
+        cramped.begin(ONE, 8 << 20)
+    assert lies_in(cramped) == set()
+    assert fill(cramped, ONE, 100 * KIB) is Outcome.WHOLE
+
+
+def test_what_was_used_least_recently_makes_room_on_the_disk(cramped: Directory) -> None:
+    for seconds, image_id in enumerate((THREE, TWO, ONE)):
+        fill(cramped, image_id, 250 * KIB)
+        age(cramped, image_id, seconds)
+    assert fill(cramped, FOUR, 400 * KIB) is Outcome.WHOLE
+    assert lies_in(cramped) == {THREE, TWO, FOUR}
+    age(cramped, THREE, 9)
+    with open(os.path.join(cramped.path, THREE), "rb"), pytest.raises(errors.StoreFull):
+        cramped.begin(ONE, 900 * KIB)  # would not fit without all three
+    assert lies_in(cramped) == {THREE, TWO, FOUR}
+    assert {each.image_id for each in cramped.cached()} == {THREE, TWO, FOUR}
