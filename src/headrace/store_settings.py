@@ -105,12 +105,13 @@ OF_TYPE: dict[str, list[cfg.Opt]] = {
 """The settings of a store of each type, in the group that has its id."""
 
 READ_ONLY = ("http", "imageapi")
+"""The types of stores that take no data."""
+
 _REQUIRED = {
     "s3": s3_settings.REQUIRED,
     "swift": ("swift_store_container",),
     "rbd": ("rbd_store_pool",),
 }
-"""The types of stores that take no data."""
 
 COMMON: list[cfg.Opt] = [
     cfg.StrOpt("store_description", default="", help="What users are told of the store."),
