@@ -16,8 +16,11 @@ from tools.serving import Serving, serving
 Serve = Callable[..., Serving]
 NewDatabase = Callable[[str], str]
 
-KINDS = ("sqlite", "postgresql", "mariadb")
-"""The databases that Headrace keeps its records in."""
+POSTGRESQL, MARIADB = (
+    pytest.param(kind, marks=pytest.mark.slow) for kind in ("postgresql", "mariadb")
+)
+KINDS = ("sqlite", POSTGRESQL, MARIADB)
+"""The databases that Headrace keeps its records in; what starts a server is slow."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -100,6 +100,7 @@ def test_one_of_two_in_a_deadlock_is_run_again(served: Database) -> None:
     assert len(runs) == 3
 
 
+@pytest.mark.slow
 def test_a_transaction_that_cannot_be_serialized_is_run_again(
     prepared_postgresql: Database,
 ) -> None:

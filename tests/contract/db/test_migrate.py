@@ -14,6 +14,7 @@ from headrace.db.engine import Database, connect
 from headrace.db.migrate import Found, State
 from headrace.db.uploads import Lease
 from headrace.model import Image, Status
+from tests.conftest import MARIADB, POSTGRESQL
 from tests.contract.db.examples import ADMIN, NOW, image, stored
 
 Unprepared = Callable[[], Database]
@@ -203,7 +204,7 @@ def test_a_database_whose_leases_name_no_stores_gets_what_does(unprepared: Unpre
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("unprepared", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("unprepared", [MARIADB], indirect=True)
 @pytest.mark.parametrize("there", [True, False])
 def test_a_column_that_is_there_or_not_after_a_crash_is_no_hindrance(
     unprepared: Unprepared, there: bool
@@ -286,7 +287,7 @@ def test_handing_back_ends_uploads(unprepared: Unprepared) -> None:
     assert stored(database, schema.images, theirs.id)[0]["status"] == "saving"
 
 
-@pytest.mark.parametrize("unprepared", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("unprepared", ["sqlite", POSTGRESQL], indirect=True)
 def test_a_migration_that_fails_leaves_nothing(unprepared: Unprepared) -> None:
     database = unprepared()
     make_glance(database, "2024_1_contract01")
@@ -301,7 +302,7 @@ def test_a_migration_that_fails_leaves_nothing(unprepared: Unprepared) -> None:
     assert names(database) == before
 
 
-@pytest.mark.parametrize("unprepared", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("unprepared", [MARIADB], indirect=True)
 def test_a_migration_that_was_cut_short_is_completed(unprepared: Unprepared) -> None:
     """MySQL cannot undo DDL, so a crash leaves a part of it."""
     database = unprepared()
@@ -318,7 +319,7 @@ def test_a_migration_that_was_cut_short_is_completed(unprepared: Unprepared) -> 
     assert not [name for name in names(database) if "headrace_" in name]
 
 
-@pytest.mark.parametrize("unprepared", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("unprepared", [MARIADB], indirect=True)
 def test_a_creation_that_was_cut_short_is_completed(unprepared: Unprepared) -> None:
     database = unprepared()
     with database.write() as connection:

@@ -26,12 +26,17 @@ def datadir(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-_MARKS = {name: [pytest.mark.ceph] for name in ("ceph_address", "rgw_address")}
+_MARKS = {
+    "swift_address": pytest.mark.slow,
+    "s3_address": pytest.mark.slow,
+    "ceph_address": pytest.mark.ceph,
+    "rgw_address": pytest.mark.ceph,
+}
 
 
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=_MARKS.get(each.server or "", []))
+        pytest.param(name, marks=_MARKS.get(each.server or "", ()))
         for name, each in VARIANTS.items()
     ]
 )

@@ -100,8 +100,9 @@ ADDRESSES = {
 
 @pytest.fixture(
     params=[
-        filesystem, listed, http, swift, s3, s3_passed_by,
-        pytest.param(rbd, marks=pytest.mark.ceph), pytest.param(rgw, marks=pytest.mark.ceph),
+        filesystem, listed, http,
+        *(pytest.param(make, marks=pytest.mark.slow) for make in (swift, s3, s3_passed_by)),
+        *(pytest.param(make, marks=pytest.mark.ceph) for make in (rbd, rgw)),
     ],
     ids=lambda make: make.__name__,
 )  # fmt: skip

@@ -40,7 +40,12 @@ NewStore = Callable[..., S3Store]
 ADDRESSES = {buckets.SWIFT: "s3_address", buckets.RGW: "rgw_address"}
 
 
-@pytest.fixture(params=[buckets.SWIFT, pytest.param(buckets.RGW, marks=pytest.mark.ceph)])
+@pytest.fixture(
+    params=[
+        pytest.param(buckets.SWIFT, marks=pytest.mark.slow),
+        pytest.param(buckets.RGW, marks=pytest.mark.ceph),
+    ]
+)
 def service(request: pytest.FixtureRequest) -> str:
     request.getfixturevalue(ADDRESSES[request.param])
     return str(request.param)
@@ -284,6 +289,7 @@ def test_a_list_that_breaks_off_is_no_shorter_list(new_store: NewStore, meddler:
         list(store.held())
 
 
+@pytest.mark.slow
 def test_a_service_that_is_killed_and_comes_back(
     swift: Swift, s3_address: None, datadir: Path
 ) -> None:
@@ -417,6 +423,7 @@ def test_bytes_that_change_on_the_way_are_noticed(
     assert names() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["", "+segments"])
 def test_a_quota_of_the_service_is_a_full_store(
     swift: Swift, s3_address: None, datadir: Path, container: str
