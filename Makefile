@@ -11,6 +11,9 @@ parallel = --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # Tests of running servers and of peers.
 beyond = bench compat deploy faults
 
+# The tests start thousands of processes; each would compile all of Headrace anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo serve test test-fast test-ceph test-long check bench docs compatibility lock clean components
 
 help: ## list the targets
