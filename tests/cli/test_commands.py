@@ -88,6 +88,7 @@ def test_a_name_of_several_images_is_nobody_s(headrace: Headrace, image: tuple[s
     assert other in done.err
 
 
+@pytest.mark.slow
 def test_of_many_images_of_one_name_ten_are_told(own: Serving) -> None:
     env = {"HEADRACE_URL": own.url}
     ids = [run("add", "name=many", env=env).image_id for _ in range(10)]
@@ -251,6 +252,7 @@ def test_output_that_cannot_be_written_is_one_line(own: Serving, words: list[str
     assert (done.status, done.err) == (1, "headrace: No space left on device\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_is_like_one_that_goes_nowhere(
     own: Serving, tmp_path: Path, closed: str
@@ -328,6 +330,7 @@ def test_nothing_is_written_to_a_terminal(headrace: Headrace, image: tuple[str, 
     assert "not written to a terminal" in text
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_list_stops_after_a_page(own: Serving) -> None:
     env = {"HEADRACE_URL": own.url}
     ids = [run("add", f"name={'n' * 40}{i}", env=env).image_id for i in range(7)]

@@ -22,6 +22,7 @@ def db(command: str, state_dir: Path, *options: str, url: str | None = None) -> 
     return run("db", command, "--state-dir", state_dir, *options, env=env)
 
 
+@pytest.mark.slow
 def test_what_is_ours_goes_and_comes_back(tmp_path: Path) -> None:
     file = tmp_path / "headrace.db"
     with serving(tmp_path):
@@ -61,6 +62,7 @@ def test_a_check_says_what_is_to_be_done(
     assert "Glance's revision: 2024_1_contract01\nHeadrace's revision: none\n" in back.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "revision", "status", "words"),
     [
@@ -94,6 +96,7 @@ def test_a_database_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:
     assert "configuration.invalid" in found.err
 
 
+@pytest.mark.slow
 def test_a_purge_leaves_the_ids_taken(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         service = Service(server)

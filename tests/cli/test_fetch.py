@@ -264,6 +264,7 @@ def test_neither_fetching_nor_delivering_copies(
     assert moved["write"] + moved["pwrite64"] + moved["read"] + moved["pread64"] <= 64 * 1024
 
 
+@pytest.mark.slow
 def test_blocks_are_shared_where_they_can_be(
     server: Serving, image_id: str, data: Path, tmp_path: Path
 ) -> None:
@@ -307,6 +308,7 @@ def test_a_disk_is_converted_once(
     assert host("fetched", "list").out == ""
 
 
+@pytest.mark.slow
 def test_many_at_once_convert_once(host: Host, qcow2: tuple[str, bytes], tmp_path: Path) -> None:
     targets = [tmp_path / str(number) for number in range(4)]
     words = ["fetch", qcow2[0], "--convert", "raw", "--to"]
@@ -320,6 +322,7 @@ def test_many_at_once_convert_once(host: Host, qcow2: tuple[str, bytes], tmp_pat
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_a_killed_conversion_left_is_removed(
     host: Host, qcow2: tuple[str, bytes], tmp_path: Path
 ) -> None:

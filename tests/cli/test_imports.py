@@ -77,6 +77,7 @@ def test_a_file_is_sent_and_imported_and_copied(call: Call, several: Serving, im
         assert (several.state_dir / store / image_id).read_bytes() == image.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_image_of_another_region(image: Path, tmp_path: Path) -> None:
     with serving(tmp_path / "there") as there:
         env = {
@@ -110,6 +111,7 @@ def test_an_image_of_another_region(image: Path, tmp_path: Path) -> None:
             assert (done.status, f"image {lost} not found" in done.err) == (1, True)
 
 
+@pytest.mark.slow
 def test_plugins_do_their_work(serve: Serve, tmp_path: Path) -> None:
     """Decompressed, converted and described, by the settings of a Glance."""
     settings = tmp_path / "glance-image-import.conf"

@@ -64,6 +64,7 @@ def test_nothing_is_loaded_unless_asked(state: Path) -> None:
     assert stored(state) == {}
 
 
+@pytest.mark.slow
 def test_our_own_definitions_are_loaded_and_exported_the_same(state: Path, tmp_path: Path) -> None:
     done = db("load", state)
     assert done.status == 0, done.err
@@ -136,6 +137,7 @@ def test_the_settings_may_say_where_the_files_are(
     assert list(stored(state)) == ["OS::Test::File"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "titles"),
     [

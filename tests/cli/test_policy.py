@@ -41,6 +41,7 @@ def test_a_sample_changes_nothing(tmp_path: Path) -> None:
     assert run("policy", "show", "--state-dir", tmp_path).status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status"),
     [
