@@ -11,7 +11,7 @@ from headrace import settings
 from headrace.api.schemas import Fields
 from headrace.api.traffic import Traffic
 from headrace.cache.directory import Directory
-from headrace.db import engine, migrate
+from headrace.db import engine
 from headrace.db.quotas import Limits as ProjectLimits
 from headrace.metrics import Metrics
 from headrace.model import Viewer
@@ -39,6 +39,7 @@ from headrace.stores.filesystem import FilesystemStore
 from headrace.stores.listed import ListedFiles
 from headrace.stores.origin import Origins
 from headrace.stores.registry import Label, Registry
+from tests.sqlite import prepared
 
 ADMIN = Context(Viewer(is_admin=True))
 
@@ -114,8 +115,7 @@ def serving(
     project_limits: ProjectLimits | None = None,
     cache_size: int | None = None,
 ) -> Iterator[Service]:
-    database = engine.connect(f"sqlite:///{tmp_path}/headrace.db")
-    migrate.prepare(database)
+    database = prepared(tmp_path / "headrace.db")
     datadir = tmp_path / "images"
     clock = Clock()
     fields = Fields(settings.CONTAINER_FORMATS, settings.DISK_FORMATS)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from headrace import errors
-from headrace.db import engine, migrate
 from headrace.model import (
     AS_ADDED,
     Association,
@@ -22,6 +21,7 @@ from headrace.service.metadefs import Metadefs
 from tests.service.callers import NOBODY, reader, without_roles
 from tests.service.conftest import ADMIN, Clock
 from tests.service.test_races import concurrently
+from tests.sqlite import prepared
 
 MINE, THEIRS = reader("mine"), reader("theirs")
 CLOCK = Clock()
@@ -29,8 +29,7 @@ CLOCK = Clock()
 
 @pytest.fixture
 def metadefs(tmp_path: Path) -> Iterator[Metadefs]:
-    database = engine.connect(f"sqlite:///{tmp_path}/headrace.db")
-    migrate.prepare(database)
+    database = prepared(tmp_path / "headrace.db")
     yield Metadefs(database, CLOCK)
     database.close()
 

@@ -1,6 +1,5 @@
 """Every test of this folder that takes ``database`` runs on each kind of database."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 from headrace.db import migrate, schema
 from headrace.db.engine import Database, connect
 from tests.conftest import KINDS, NewDatabase
+from tests.sqlite import prepared
 
 
 def _prepared(url: str) -> Iterator[Database]:
@@ -30,20 +30,10 @@ def prepared_mariadb(new_database: NewDatabase) -> Iterator[Database]:
     yield from _prepared(new_database("mariadb"))
 
 
-@pytest.fixture(scope="session")
-def prepared_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("database") / "prepared.db"
-    database = connect(f"sqlite:///{path}")
-    migrate.prepare(database)
-    database.close()
-    return path
-
-
 @pytest.fixture
-def sqlite(prepared_sqlite: Path, tmp_path: Path) -> Iterator[Database]:
+def sqlite(tmp_path: Path) -> Iterator[Database]:
     """A prepared SQLite database."""
-    shutil.copy(prepared_sqlite, tmp_path / "headrace.db")
-    database = connect(f"sqlite:///{tmp_path}/headrace.db")
+    database = prepared(tmp_path / "headrace.db")
     yield database
     database.close()
 
