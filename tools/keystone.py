@@ -206,6 +206,10 @@ class Keystone:
             time.sleep(0.1)
         raise RuntimeError(f"Keystone did not start; see {self.directory}")
 
+    def is_running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
     def stop(self) -> None:
         """End it at once; harmless when it has ended."""
         if self.process is not None:

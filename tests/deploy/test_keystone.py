@@ -119,6 +119,29 @@ def image(guarded: Guarded, member: str) -> str:
     return guarded.add(member)
 
 
+@pytest.fixture(scope="module")
+def brief(keystone: Keystone) -> Iterator[Keystone]:
+    """Whose tokens are good for ten seconds."""
+    with keystone.with_expiration(10) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
+    """A Keystone of these tests' own, which has the keys of the other."""
+    require_environment(".venv-keystone")
+    with keystones.running(tmp_path_factory.mktemp("apart") / "keystone") as running:
+        yield running
+
+
+@pytest.fixture
+def dying(apart: Keystone) -> Keystone:
+    """A Keystone that may be stopped; one that was is running again."""
+    if not apart.is_running():
+        apart.start()
+    return apart
+
+
 def test_who_shows_no_token_is_told_where_to_get_one(guarded: Guarded, image: str) -> None:
     for target in ("/v2/images", "/v2/", file_of(image), "/nowhere", "/v2/openapi.json"):
         for token in ("", "x", "x" * 600, "a token", '"', "%s", "é"):
@@ -188,10 +211,9 @@ def test_a_token_must_be_of_a_project(guarded: Guarded, image: str) -> None:
 
 
 def test_an_expired_token_is_good_only_with_that_of_a_service(
-    guarded: Guarded, image: str, member: str
+    guarded: Guarded, brief: Keystone, image: str, member: str
 ) -> None:
-    with guarded.keystone.with_expiration(6) as brief:
-        token = brief.token("member")
+    token = brief.token("member")
     assert guarded.ask("GET", f"/v2/images/{image}", token).status == 200  # and is known now
     wait_until(lambda: guarded.ask("GET", f"/v2/images/{image}", token).status == 401)
     service = guarded.keystone.token("nova")
@@ -219,16 +241,15 @@ def begun(guarded: Guarded, image: str, token: str) -> Iterator[Wire]:
         yield wire
 
 
-def test_an_upload_outlives_its_token(running: Serving, guarded: Guarded) -> None:
+def test_an_upload_outlives_its_token(running: Serving, guarded: Guarded, brief: Keystone) -> None:
     """And what has to be tidied up after it needs no token (OSSA-2015-020)."""
     admin = guarded.keystone.token("admin", project="demo")
 
     def status(image: str) -> str:
         return str(guarded.ask("GET", f"/v2/images/{image}", admin).json["status"])
 
-    with guarded.keystone.with_expiration(15) as brief:
-        token = brief.token("member")
     finished, broken, deleted = (guarded.create(admin) for _ in range(3))
+    token = brief.token("member")
     with (
         begun(guarded, finished, token) as first,
         begun(guarded, broken, token) as second,
@@ -296,27 +317,25 @@ def test_a_revoked_token_is_refused_once_what_was_kept_is_old(
 
 
 def test_without_keystone_only_who_is_known_is_served(
-    serve: Serve, tmp_path: Path, keystone: Keystone
+    serve: Serve, keystone: Keystone, dying: Keystone
 ) -> None:
-    """A Keystone of the test's own, since it is stopped; it has the keys of the other."""
     service = f"X-Service-Token: {keystone.token('nova')}"
-    with keystones.running(tmp_path / "keystone") as dying:
-        env = {"OS_DEFAULT__DEBUG": "true"}
-        server = serve(env=dying.env(http_request_max_retries=0) | env)
-        guarded = Guarded(server.port, dying)
-        known, unknown = dying.token("member"), dying.token("member")
-        image = guarded.add(known, name="kept")
-        dying.stop()
-        answer = guarded.ask("GET", file_of(image), unknown)
-        check_refused(answer, 503, "access.keystone_unavailable")
-        assert int(answer.headers["retry-after"]) > 0
-        refused = guarded.ask("GET", file_of(image), known, service)
-        check_refused(refused, 503, "access.keystone_unavailable")
-        check_refused(guarded.ask("GET", "/v2/images", ""), 401, UNKNOWN)
-        assert guarded.ask("GET", "/healthcheck", "").status == 200
-        assert guarded.ask("GET", file_of(image), known).body == DATA
-        dying.start()
-        assert guarded.ask("GET", file_of(image), unknown).body == DATA
+    env = {"OS_DEFAULT__DEBUG": "true"}
+    server = serve(env=dying.env(http_request_max_retries=0) | env)
+    guarded = Guarded(server.port, dying)
+    known, unknown = dying.token("member"), dying.token("member")
+    image = guarded.add(known, name="kept")
+    dying.stop()
+    answer = guarded.ask("GET", file_of(image), unknown)
+    check_refused(answer, 503, "access.keystone_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+    refused = guarded.ask("GET", file_of(image), known, service)
+    check_refused(refused, 503, "access.keystone_unavailable")
+    check_refused(guarded.ask("GET", "/v2/images", ""), 401, UNKNOWN)
+    assert guarded.ask("GET", "/healthcheck", "").status == 200
+    assert guarded.ask("GET", file_of(image), known).body == DATA
+    dying.start()
+    assert guarded.ask("GET", file_of(image), unknown).body == DATA
     assert unknown not in server.log.read_text()
 
 
@@ -434,15 +453,14 @@ def behind_nginx(state_dir: Path, env: dict[str, str]) -> Iterator[Path]:
 
 
 def test_an_upload_that_nginx_received_outlives_its_token(
-    keystone: Keystone, tmp_path: Path
+    keystone: Keystone, brief: Keystone, tmp_path: Path
 ) -> None:
     """It was good when nginx asked; without the body in a file it is as expired as ever."""
     state = tmp_path / "state"
+    token = brief.token("member")
     with behind_nginx(state, keystone.env()) as sock:
         guarded = Guarded(sock, keystone)
         admin = keystone.token("admin", project="demo")
-        with keystone.with_expiration(8) as brief:
-            token = brief.token("member")
         images = [guarded.create(admin) for _ in range(2)]
         wait_until(lambda: guarded.ask("GET", "/v2/images?limit=1", token).status == 401)
         arrived = state / "images" / ".headrace-uploads" / "0000000001"
@@ -480,17 +498,17 @@ def memcached(tmp_path: Path) -> Iterator[str]:
         process.wait(GUARD)
 
 
-def test_nodes_share_what_keystone_said(serve: Serve, memcached: str, tmp_path: Path) -> None:
-    require_environment(".venv-keystone")
-    with keystones.running(tmp_path / "keystone") as dying:
-        options: dict[str, Any] = {"memcached_servers": memcached, "http_request_max_retries": 0}
-        first, second = (
-            Guarded(serve(env=dying.env(**options), state_dir=tmp_path / name).port, dying)
-            for name in ("first", "second")
-        )
-        known, unknown = dying.token("member"), dying.token("member")
-        assert first.ask("GET", "/v2/images", known).status == 200
-        dying.stop()
-        assert second.ask("GET", "/v2/images", known).status == 200
-        answer = second.ask("GET", "/v2/images", unknown)
-        check_refused(answer, 503, "access.keystone_unavailable")
+def test_nodes_share_what_keystone_said(
+    serve: Serve, memcached: str, dying: Keystone, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"memcached_servers": memcached, "http_request_max_retries": 0}
+    first, second = (
+        Guarded(serve(env=dying.env(**options), state_dir=tmp_path / name).port, dying)
+        for name in ("first", "second")
+    )
+    known, unknown = dying.token("member"), dying.token("member")
+    assert first.ask("GET", "/v2/images", known).status == 200
+    dying.stop()
+    assert second.ask("GET", "/v2/images", known).status == 200
+    answer = second.ask("GET", "/v2/images", unknown)
+    check_refused(answer, 503, "access.keystone_unavailable")
