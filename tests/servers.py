@@ -123,7 +123,7 @@ def mariadb() -> Iterator[Server]:
         )  # fmt: skip
         words = [program, "--no-defaults", f"--datadir={data}", f"--socket={directory}/socket",
                  f"--pid-file={directory}/pid", "--skip-networking",
-                 "--innodb-flush-log-at-trx-commit=0",
+                 "--innodb-flush-log-at-trx-commit=0", "--debug-no-sync",
                  "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M"]  # fmt: skip
         yield from _serving(
             f"mysql+pymysql://root@/{{}}?unix_socket={directory}/socket",
