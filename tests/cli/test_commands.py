@@ -14,17 +14,17 @@ from tests.accounts import write_accounts
 from tests.cli.conftest import COMMAND, Headrace, run
 from tests.cli.terminal import on_terminal
 from tests.client.peer import Wire, peer
+from tests.faults.service import Service
 from tools.serving import Serving, environment, serving
 
 DATA = os.urandom(200_000)
 
 
 @pytest.fixture
-def image(headrace: Headrace) -> tuple[str, str]:
+def image(server: Serving) -> tuple[str, str]:
     """The id and the name of an active image."""
     name = f"image-{uuid.uuid4()}"
-    done = headrace("add", f"name={name}", "os_distro=debian", f"probe={name}", stdin=DATA)
-    return done.image_id, name
+    return Service(server).active(DATA, name=name, os_distro="debian", probe=name), name
 
 
 @pytest.fixture(scope="module")

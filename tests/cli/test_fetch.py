@@ -16,6 +16,7 @@ from headrace.cache.conversions import entry_id
 from tests.cli.conftest import COMMAND, GUARD, Outcome, run
 from tests.cli.terminal import on_terminal
 from tests.client.peer import Wire, peer
+from tests.faults.service import Service
 from tests.image_files import qemu_image
 from tests.needs import require, require_command, require_root, require_strace
 from tools import strace
@@ -58,8 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def image_id(server: Serving, data: Path) -> str:
-    name = uuid.uuid4().hex
-    return run("add", f"name={name}", f"path={data}", env={"HEADRACE_URL": server.url}).image_id
+    return Service(server).active(data.read_bytes(), name=uuid.uuid4().hex)
 
 
 @contextlib.contextmanager

@@ -7,14 +7,15 @@ import pytest
 
 from tests.cli.conftest import Headrace
 from tests.cli.test_completion import complete
+from tests.faults.service import Service
 from tools.serving import Serving
 
 
 @pytest.fixture
-def image(headrace: Headrace) -> tuple[str, str]:
+def image(server: Serving) -> tuple[str, str]:
     """The id and the name of an active image."""
     name = f"tagged-{uuid.uuid4()}"
-    return headrace("add", f"name={name}", "tag=old", stdin=b"data").image_id, name
+    return Service(server).active(b"data", name=name, tags=["old"]), name
 
 
 def record(headrace: Headrace, image_id: str) -> dict[str, object]:
