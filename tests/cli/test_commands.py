@@ -51,6 +51,7 @@ def test_a_name_cannot_steer_the_terminal(headrace: Headrace) -> None:
         assert r"\x1b]0;owned\x07\nline" in out
 
 
+@pytest.mark.slow
 def test_filters_limits_and_orders(headrace: Headrace, image: tuple[str, str]) -> None:
     image_id, name = image
     other = headrace("add", f"name={name}", f"probe={name}", "tag=a", "tag=b,c").image_id
@@ -138,6 +139,7 @@ def test_update_says_what_it_cannot_do(words: list[str], reason: str) -> None:
     assert reason in done.err
 
 
+@pytest.mark.slow
 def test_delete_asks_or_is_told(
     headrace: Headrace, server: Serving, image: tuple[str, str]
 ) -> None:
@@ -167,6 +169,7 @@ def test_delete_asks_or_is_told(
         assert shown.err == f"headrace: image {gone} not found [image.not_found]\n"
 
 
+@pytest.mark.slow
 def test_a_protected_image_is_kept_and_the_rest_goes(own: Serving) -> None:
     env = {"HEADRACE_URL": own.url}
     kept = run("add", "name=kept", "protected=true", env=env).image_id

@@ -109,6 +109,7 @@ def test_on_a_terminal_a_bar_is_drawn(host: Host, image_id: str) -> None:
     assert str(host.cache / image_id) in text.replace("\r\n", "")
 
 
+@pytest.mark.slow
 def test_many_at_once_download_once(
     server: Serving, host: Host, data: Path, image_id: str, tmp_path: Path
 ) -> None:
@@ -227,6 +228,7 @@ def test_what_the_service_refuses_the_cache_does_not_give(host: Host, image_id: 
     assert "not found" in done.err
 
 
+@pytest.mark.slow
 def test_what_was_fetched_can_be_listed_and_removed(host: Host, image_id: str) -> None:
     assert host("fetched", "list").out == ""
     host.told(image_id)
@@ -341,6 +343,7 @@ def test_what_is_in_the_format_already_is_not_converted(host: Host, image_id: st
     assert (told["path"], told["converted_to"]) == (str(host.cache / image_id), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flaw", ["refers elsewhere", "is another format"])
 def test_what_is_not_safe_is_not_converted(
     server: Serving, host: Host, tmp_path: Path, flaw: str

@@ -51,6 +51,7 @@ def test_an_image_is_shared_accepted_and_taken_back(
     assert statuses(headrace, image_id) == {}
 
 
+@pytest.mark.slow
 def test_the_images_shared_with_a_project(
     headrace: Headrace, image: tuple[str, str], project: str
 ) -> None:
@@ -100,6 +101,7 @@ def test_json_is_the_service_s(headrace: Headrace, image: tuple[str, str], proje
     assert changed["status"] == "accepted"
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_one_line(
     headrace: Headrace, image: tuple[str, str], project: str
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_project_cannot_steer_the_terminal(headrace: Headrace, image: tuple[st
     assert out.count(r"\x1b]0;owned\x07") == 2
 
 
+@pytest.mark.slow
 def test_members_are_offered(server: Serving, headrace: Headrace, image: tuple[str, str]) -> None:
     image_id, name = image
     for project in ("one", "other", "$(touch owned)"):

@@ -57,6 +57,7 @@ def test_what_is_imported_is_shown(headrace: Headrace, name: str) -> None:
     assert set(prefixed["properties"]) == {"hw_bus", "hw_count"}
 
 
+@pytest.mark.slow
 def test_words_make_what_a_file_does(headrace: Headrace, name: str) -> None:
     made = f"OS::Test::{uuid.uuid4()}"
     for words in (
@@ -80,6 +81,7 @@ def test_words_make_what_a_file_does(headrace: Headrace, name: str) -> None:
     assert parts(made) == parts(name)
 
 
+@pytest.mark.slow
 def test_namespaces_are_listed(headrace: Headrace, name: str) -> None:
     def listed(*words: str) -> list[str]:
         return [
@@ -139,6 +141,7 @@ def test_errors_are_told(headrace: Headrace, words: list[str], status: int, text
     assert (done.status, text in done.err) == (status, True), done.err
 
 
+@pytest.mark.slow
 def test_removing_asks_or_is_told(headrace: Headrace, name: str) -> None:
     assert headrace("md", "remove", name, "tag", "one").status == 1
     assert "Would delete" in headrace("md", "remove", name, "tag", "one", "--dry-run").out
@@ -157,6 +160,7 @@ def test_removing_asks_or_is_told(headrace: Headrace, name: str) -> None:
     assert found.keys().isdisjoint({"tags", "objects", "resource_type_associations"})
 
 
+@pytest.mark.slow
 def test_deleting_asks_or_is_told(headrace: Headrace, name: str) -> None:
     assert headrace("md", "delete", name).status == 1
     assert "Would delete" in headrace("md", "delete", name, "--dry-run").out
@@ -191,6 +195,7 @@ def test_a_name_cannot_steer_the_terminal(headrace: Headrace) -> None:
     assert "\x1b" not in headrace("md", "show", name).out + headrace("md", "list").out
 
 
+@pytest.mark.slow
 def test_namespaces_and_keys_are_completed(server: Serving, name: str) -> None:
     url = server.url
     assert complete("headrace md sh", url) == ["show"]

@@ -18,6 +18,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_rules_are_shown_with_where_they_are_from(state: Path) -> None:
     shown = run("policy", "show", "get_image", "delete_image", "--state-dir", state)
     assert shown.status == 0, shown.err

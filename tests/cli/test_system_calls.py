@@ -12,6 +12,8 @@ from tests.needs import require_strace
 from tools import strace
 from tools.serving import Serving, environment
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 SIZE = 32 * MIB
 OVERHEAD = MIB  # what may be copied: heads, answers, and the part looked into for its format

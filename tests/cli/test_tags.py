@@ -36,6 +36,7 @@ def test_tags_come_and_go(headrace: Headrace, image: tuple[str, str]) -> None:
     assert (found["id"], found["tags"]) == (image_id, ["-x", "json", "new"])
 
 
+@pytest.mark.slow
 def test_a_rehearsal_changes_nothing(headrace: Headrace, image: tuple[str, str]) -> None:
     image_id, name = image
     before = record(headrace, image_id)
@@ -76,6 +77,7 @@ def test_what_is_refused_is_one_line(headrace: Headrace, image: tuple[str, str])
     assert headrace("tag", image_id).status == 2
 
 
+@pytest.mark.slow
 def test_tags_are_offered(server: Serving, headrace: Headrace, image: tuple[str, str]) -> None:
     image_id, name = image
     headrace("tag", image_id, "other", "$(touch owned)")

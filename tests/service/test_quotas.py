@@ -192,6 +192,7 @@ def test_what_is_announced_is_what_is_reserved(service: Service, limits: Project
     assert usage(service)[SIZE] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("announced", [True, False])
 def test_of_a_hundred_uploads_ten_fit(
     service: Service, limits: ProjectHas, announced: bool

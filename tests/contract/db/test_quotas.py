@@ -417,6 +417,7 @@ def test_of_a_hundred_gifts_ten_fit(database: Database) -> None:
     assert used(database, owner="other") == ROOM * 5
 
 
+@pytest.mark.slow
 def test_of_a_hundred_that_grow_ten_fit(database: Database, hundred: list[Image]) -> None:
     """Of unknown length: each has what has come of it and asks for more, all at once."""
     limit = 90 * ROOM
@@ -478,6 +479,7 @@ for image in known:
 """
 
 
+@pytest.mark.slow
 def test_of_many_processes_claims_ten_fit_and_the_killed_give_back(
     database: Database, hundred: list[Image]
 ) -> None:

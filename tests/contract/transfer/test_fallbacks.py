@@ -178,6 +178,7 @@ report(good=file.read() == content)
     }
 
 
+@pytest.mark.slow
 def test_a_forked_process_has_pipes_of_its_own() -> None:
     answer = run(
         """

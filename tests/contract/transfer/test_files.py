@@ -81,6 +81,7 @@ def flattened(found: dict[int, bytes], at: int, size: int) -> bytes:
     return bytes(whole)
 
 
+@pytest.mark.slow
 def test_a_huge_file_into_a_socket(ways: str) -> None:
     ours, theirs = tcp_pair()
     got: list[tuple[int, dict[int, bytes]]] = []
