@@ -38,7 +38,7 @@ CHECKS = [
 ]
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 EXAMPLES = 8  # of an operation, one after the other
-ROUNDS = 5
+ROUNDS = 3
 GUARD = 60.0
 NAMESPACES = "/v2/metadefs/namespaces"
 STRICT: dict[str, tuple[str, ...]] = {
