@@ -186,9 +186,11 @@ def test_what_has_to_be_copied_says_why(start: Start) -> None:
     service = start(under=[sys.executable, "-m", "tests.deploy.without", "sendfile"])
     image = service.active(DATA)
     assert service.request("GET", f"/v2/images/{image}/file").body == DATA
+    down = {"direction": "download", "way": "copy"}
+    wait_until(lambda: over(service, **down, result="done") == 1, "its count")
     found = metrics(service)
     assert value(found, "fallbacks_total", way="sendfile", reason="self-test") == 1
-    assert value(found, "transfer_bytes_total", direction="download", way="copy") == SIZE
+    assert value(found, "transfer_bytes_total", **down) == SIZE
 
 
 def test_cold_data_is_counted(start: Start) -> None:

@@ -72,8 +72,10 @@ class Content:
                 _log.error("the data of image %s is missing in its store", image_id)
             except errors.OriginsBusy as error:
                 failure = error  # which every client is told that comes meanwhile
-            except errors.Error as error:
+            except errors.ServiceUnavailable as error:
                 _log.warning("image %s cannot be read: %s", image_id, error)
+                failure = error
+            except errors.Error as error:  # which is logged where it is answered
                 failure = error
             else:
                 if several and location not in image.locations:
