@@ -28,6 +28,11 @@ _LEAST_PUT = 8 * MIB
 _ZEROS = bytes(MIB)
 _LARGEST_STEP = 8 << 30
 
+_LOCK = "rbd_lock"  # librbd's, of an image's header
+
+# The names of what this process is writing.
+_ours: set[str] = set()
+
 
 class Opened:
     """An image that is open; while it is, nobody can remove its data."""
@@ -153,6 +158,7 @@ class RbdParts:
         with cluster.pool(pool) as ioctx:
             _create(cluster, ioctx, self._part, self._size, chunk_size.bit_length() - 1)
         self._opened = Opened(cluster, pool, self._part)
+        _ours.add(self._part)
         self._id = str(self._opened.image.id())
 
     def size_of(self, number: int) -> int:
@@ -185,7 +191,7 @@ class RbdParts:
                 if named.id() != self._id:
                     raise errors.DataExists(image_id=self._image_id)
         self._complete = True
-        self._opened.close()
+        self._close()
         return self._url
 
     def retract(self) -> None:
@@ -197,8 +203,12 @@ class RbdParts:
     def abort(self) -> None:
         if self._complete:
             return
-        self._opened.close()
+        self._close()
         self._remove()
+
+    def _close(self) -> None:
+        self._opened.close()
+        _ours.discard(self._part)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -332,6 +342,9 @@ def purge(ioctx: Any, name: str, before: datetime | None = None) -> bool:
                 return False
             if before is not None and image.create_timestamp() > before:
                 return False
+            if name in _ours:  # whose watch was lost for a moment
+                return False
+            _unlock(ioctx, image)
             _unprotect(image)
             with contextlib.suppress(rbd.ImageNotFound):
                 image.remove_snap(SNAPSHOT)
@@ -339,6 +352,18 @@ def purge(ioctx: Any, name: str, before: datetime | None = None) -> bool:
     except (rbd.ImageNotFound, rbd.ImageBusy, rbd.ImageHasSnapshots):
         return False
     return True
+
+
+def _unlock(ioctx: Any, image: Any) -> None:
+    """Let go of a lock that we have left on an image, when an OSD hung while it was closed.
+
+    librbd takes it from whoever else is gone, and never from its own process.
+    """
+    rados, _ = modules()
+    found = image.list_lockers()
+    for _client, cookie, _address in found["lockers"] if found else ():
+        with contextlib.suppress(rados.ObjectNotFound):  # somebody else's
+            ioctx.unlock(f"rbd_header.{image.id()}", _LOCK, cookie)
 
 
 def _unprotect(image: Any) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from headrace import errors
 from headrace.model import MIB
 from headrace.stores.base import Store
-from headrace.stores.ceph import Cluster
+from headrace.stores.ceph import Cluster, modules
 from headrace.stores.rbd import RbdStore
 from tests.contract.stores import rbds
 from tests.contract.stores.storing import IMAGE_ID, get, published, put
@@ -291,3 +292,16 @@ def test_a_forked_process_connects_by_itself(store: Store) -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert get(store, url) == CONTENT
+
+
+def test_a_lock_that_we_have_left_is_no_hindrance(store: Store, datadir: Path, pool: str) -> None:
+    """As when an OSD hangs while an upload is given up: the watch is gone, the lock stays."""
+    _, rbd = modules()
+    name = f"headrace-{uuid.uuid4()}"
+    with rbds.cluster().pool(pool) as ioctx:
+        rbd.RBD().create(ioctx, name, MIB)
+        with rbd.Image(ioctx, name) as image:
+            header = f"rbd_header.{image.id()}"
+        ioctx.lock_exclusive(header, "rbd_lock", "auto 1")
+    assert store.sweep() == 1
+    assert rbds.names(datadir) == []
