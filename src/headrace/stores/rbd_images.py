@@ -158,8 +158,8 @@ class RbdParts:
         with cluster.pool(pool) as ioctx:
             _create(cluster, ioctx, self._part, self._size, chunk_size.bit_length() - 1)
         self._opened = Opened(cluster, pool, self._part)
-        _ours.add(self._part)
         self._id = str(self._opened.image.id())
+        _ours.add(self._part)
 
     def size_of(self, number: int) -> int:
         return self._part_size
